@@ -3,7 +3,9 @@
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import copy
+from functools import wraps
 
 import numpy as np
 from PIL import Image
@@ -18,7 +20,10 @@ from sklearn.utils.validation import (
 )
 
 from skbridge._blending import softmax
-from skbridge._text_head import TextHead
+from skbridge._text_head import TextHead, shown
+
+# What one image may be, beside an array.
+_IMAGES = str | bytes | os.PathLike | Image.Image
 
 # Floats that one block of rows may need at once: 16 MB in float32. Larger ones leave
 # the caches, smaller ones make the matrix products less efficient.
@@ -31,6 +36,25 @@ _SHOTS_AT_A_GLANCE = 256
 _CLEARLY = 1e-6
 # Fewer shots cannot tell a classifier from chance often enough to warn about it.
 _MIN_SHOTS_TO_JUDGE = 20
+
+
+def all_or_nothing(fit):
+    """Make a method leave its estimator as it was wherever it raises.
+
+    It may replace attributes, but not change their contents.
+    """
+
+    @wraps(fit)
+    def undone_on_error(self, *args, **kwargs):
+        before = vars(self).copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return undone_on_error
 
 
 def check_text_head(head, n_features):
@@ -89,16 +113,44 @@ def check_embeddings(estimator, X, *y, reset):
             estimator, X, *y, reset=reset, dtype=[np.float32, np.float64]
         )
     except (TypeError, ValueError) as error:
-        is_indexed = isinstance(X, list | tuple | np.ndarray) and len(X)
-        first = X[0] if is_indexed else None
-        is_image = isinstance(first, str | bytes | os.PathLike | Image.Image)
-        if is_image or getattr(first, "ndim", 1) > 1:
+        name = type(estimator).__name__
+        if _looks_like_images(X):
             raise ValueError(
-                f"{type(estimator).__name__} takes embeddings, an array of shape "
-                "(n_samples, n_features), but X looks like images. Embed them first, "
-                "with CLIPEmbedder; make_few_shot_pipeline does both steps."
+                f"{name} takes embeddings, an array of shape (n_samples, n_features), "
+                "but X looks like images. Embed them first, with CLIPEmbedder; "
+                "make_few_shot_pipeline does both steps."
+            ) from error
+        rows = _rows_without_numbers(X)
+        if len(rows):
+            raise ValueError(
+                f"{len(rows)} of {len(X)} rows of X hold NaN or infinite values: "
+                f"{shown(rows.tolist())}. {name} needs numbers in all of them. "
+                'CLIPEmbedder(on_error="nan") gives NaN for images that it cannot '
+                "read: leave them out beforehand, with its valid_images, or leave out "
+                "these rows."
             ) from error
         raise
+
+
+def _looks_like_images(X):
+    if hasattr(X, "to_numpy"):
+        # A column of a table, or a table of one column.
+        X = X.to_numpy()
+        X = X.ravel() if X.size == len(X) else X
+    is_indexed = isinstance(X, list | tuple | np.ndarray) and getattr(X, "ndim", 1)
+    first = X[0] if is_indexed and len(X) else None
+    is_image = isinstance(X, _IMAGES) or isinstance(first, _IMAGES)
+    return is_image or getattr(first, "ndim", 1) > 1
+
+
+def _rows_without_numbers(X):
+    """Find rows with NaN or infinite values; none where X is no float array."""
+    # Rows of different lengths make no array.
+    with suppress(ValueError):
+        X = np.asarray(X)
+        if X.ndim == 2 and X.dtype.kind == "f":
+            return np.flatnonzero(~np.isfinite(X).all(axis=1))
+    return np.empty(0, dtype=int)
 
 
 def check_shots(estimator, X, y, sample_weight, *, reset=True):
@@ -226,12 +278,11 @@ def label_names(labels, class_names):
     TypeError, ValueError
         If a label has no name, or what was given cannot name labels.
     """
-    shown = ", ".join(repr(label) for label in labels[:5].tolist())
     if class_names is None:
         if all(isinstance(label, str) for label in labels):
             return [str(label) for label in labels]
         raise ValueError(
-            f"y has labels that are no texts ({shown}{', ...' * (len(labels) > 5)}), "
+            f"y has labels that are no texts ({shown(labels.tolist())}), "
             "and class_names is None, so there is nothing to prompt CLIP with. "
             "Pass class_names={label: name, ...} (or a list, for labels 0 to "
             "n - 1), use string labels, or pass model=None for a classifier "
@@ -248,7 +299,7 @@ def label_names(labels, class_names):
     elif labels.dtype.kind not in "iu":
         raise ValueError(
             "A list of class_names is indexed by integer labels, but y has the "
-            f"labels {shown}. Pass a dict from label to name instead."
+            f"labels {shown(labels.tolist())}. Pass a dict from label to name instead."
         )
     else:
         missing = [i for i in labels.tolist() if not 0 <= i < len(class_names)]
@@ -296,7 +347,7 @@ def _names_in_head(labels, head):
     else:
         known = set(head.classes)
         missing = [label for label in labels.tolist() if label not in known]
-        wanted = f"it has {len(known)} classes, {', '.join(head.classes[:5])}, ..."
+        wanted = f"it has {len(known)} classes, {shown(head.classes)}"
         names = labels.tolist()
     if missing:
         raise ValueError(

@@ -15,7 +15,7 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skbridge._base import check_embeddings, check_text_head
+from skbridge._base import all_or_nothing, check_embeddings, check_text_head
 from skbridge._blending import unit
 
 BRIDGES = ("pseudo_inverse", "text_subspace", "identity")
@@ -367,6 +367,7 @@ default="pseudo_inverse"
         self.output = output
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y=None):
         """Compute the bridge from the text head; of X only the width counts.
 

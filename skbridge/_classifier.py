@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skbridge._base import (
     BaseFewShotClassifier,
+    all_or_nothing,
     check_embeddings,
     check_shots,
     check_zero_rows,
@@ -411,6 +412,7 @@ default="pseudo_inverse"
         self.cache_dir = cache_dir
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Learn prototypes, and in trained mode the bridge, from labelled shots.
 
@@ -669,6 +671,7 @@ default="pseudo_inverse"
 
     @available_if(_grows)
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Add shots, of old classes or new ones; equal to `fit` on all of them.
 

@@ -88,7 +88,7 @@ def as_prompts(class_names, templates="simple"):
     if silent:
         raise ValueError(
             f"templates gives no prompt for {len(silent)} of {len(class_names)} "
-            f"classes: {_shown(silent)}. Add them to the dict, or combine it with "
+            f"classes: {shown(silent)}. Add them to the dict, or combine it with "
             "a template: templates=[your_dict, 'simple']."
         )
     return prompts
@@ -541,10 +541,10 @@ class TextHead:
         unknown = [name for name in names if name not in position]
         if unknown:
             near = get_close_matches(unknown[0], self.classes, n=3)
-            hint = f" Near {unknown[0]!r}: {_shown(near)}." if near else ""
+            hint = f" Near {unknown[0]!r}: {shown(near)}." if near else ""
             raise _UnknownClassError(
-                f"The text head has no class {_shown(unknown)}.{hint} It has "
-                f"{_count(len(self), 'class')}: {_shown(self.classes)}."
+                f"The text head has no class {shown(unknown)}.{hint} It has "
+                f"{_count(len(self), 'class')}: {shown(self.classes)}."
             )
         rows = [position[name] for name in names]
         content = self._content()
@@ -702,7 +702,7 @@ def _check_names(names, argument, *, distinct=True):
     if distinct and twice:
         raise ValueError(
             f"{argument} must hold distinct names, but has more than once: "
-            f"{_shown(twice)}."
+            f"{shown(twice)}."
         )
     return names
 
@@ -806,13 +806,13 @@ def _unit_rows(array, name, classes):
     zero = np.flatnonzero(~array.any(axis=1))
     if zero.size:
         raise ValueError(
-            f"{name} is all zero for {_shown([classes[row] for row in zero])}; a text "
+            f"{name} is all zero for {shown([classes[row] for row in zero])}; a text "
             "embedding never is."
         )
     return array
 
 
-def _shown(names, most=5):
+def shown(names, most=5):
     """Names in quotes, a few of them."""
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

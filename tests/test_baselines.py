@@ -663,6 +663,22 @@ def test_proker_refuses_a_lambda_lost_to_rounding(shots):
 
 
 @every_classifier
+def test_failed_fit_changes_nothing(head, shots, queries, name):
+    X, y = shots
+    classifier = make(name, text_head=head)
+    with pytest.raises(ValueError, match=r"no text for the labels \[9\]"):
+        classifier.fit(X[:2], [0, 9])
+    with pytest.raises(NotFittedError):
+        classifier.predict(queries)
+    scores = classifier.fit(X, y).decision_function(queries)
+    before = vars(classifier).copy()
+    with pytest.raises(ValueError, match=r"no text for the labels \[9\]"):
+        classifier.fit(X[:2], [0, 9])
+    assert vars(classifier) == before
+    assert_allclose(classifier.decision_function(queries), scores)
+
+
+@every_classifier
 def test_contradictions_and_mismatches_are_refused(head, shots, name):
     X, y = shots
     with pytest.raises(ValueError, match="templates cannot be combined"):

@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skbridge import SemanticBridge, TextHead
@@ -228,6 +229,8 @@ def test_a_cut_that_leaves_nothing_names_the_largest_singular_value():
     bridge = _bridge_of(np.diag([0.25, 0.125]))
     with pytest.raises(ValueError, match=r"pinv_atol=0\.3 cuts .* largest is 0\.25"):
         bridge.fit(np.ones((2, 2)))
+    with pytest.raises(NotFittedError):
+        bridge.transform(np.ones((2, 2)))
 
 
 @pytest.mark.parametrize("bridge", ["pseudo_inverse", "text_subspace"])

@@ -1,9 +1,11 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 from hypothesis import given
@@ -232,12 +234,32 @@ def test_two_classes_give_one_dimensional_scores(head, shots):
     "images",
     [
         np.zeros((4, 8, 8, 3)),
-        [np.zeros((8, 8, 3))] * 4,
+        [np.zeros((8, 8, 3)), *[np.zeros((9, 9, 3))] * 3],
         [Image.new("RGB", (8, 8))] * 4,
+        np.zeros((8, 8, 3)),
+        Image.new("RGB", (8, 8)),
         ["1.jpg", "2.jpg", "3.jpg", "4.jpg"],
+        pd.Series(["1.jpg", "2.jpg", "3.jpg", "4.jpg"]),
+        pd.DataFrame({"path": ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]}),
+        "1.jpg",
+        Path("1.jpg"),
+        b"jpeg",
     ],
-    ids=["array", "list of arrays", "PIL", "paths"],
+    ids=[
+        "array",
+        "list of arrays",
+        "PIL",
+        "one array",
+        "one PIL",
+        "paths",
+        "column of paths",
+        "table of paths",
+        "string",
+        "path",
+        "bytes",
+    ],
 )
+@pytest.mark.filterwarnings("ignore:X has feature names")
 def test_images_in_place_of_embeddings_are_an_error_that_names_the_embedder(
     head, shots, images
 ):
@@ -441,6 +463,27 @@ def test_partial_fit_cannot_add_to_a_subspace_of_class_texts(rng):
         classifier.partial_fit(T[69:], [69])
 
 
+def test_failed_partial_fit_changes_nothing(head, shots):
+    X, y = shots
+    classifier = SeMoBridgeClassifier(text_head=head)
+    with pytest.raises(ValueError, match=r"no text for the labels \[7\]"):
+        classifier.partial_fit(X[:2], [0, 7])
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+    present = y != 3
+    classifier.partial_fit(X[present], y[present])
+    before = vars(classifier).copy()
+    scores = classifier.decision_function(X)
+    # The new class has a text, but its two shots cancel.
+    with pytest.raises(ValueError, match=r"classes \[3\] sum to zero"):
+        classifier.partial_fit(np.stack([X[0], -X[0]]), [3, 3])
+    assert vars(classifier) == before
+    assert_allclose(classifier.decision_function(X), scores)
+    classifier.partial_fit(X[~present], y[~present])
+    whole = SeMoBridgeClassifier(text_head=head).fit(X, y)
+    assert_allclose(classifier.decision_function(X), whole.decision_function(X))
+
+
 def test_trained_mode_has_no_partial_fit():
     assert hasattr(SeMoBridgeClassifier(), "partial_fit")
     trained = SeMoBridgeClassifier(mode="trained")
@@ -635,16 +678,65 @@ def test_label_without_a_text_in_the_head(head, shots, y):
         SeMoBridgeClassifier(text_head=head).fit(shots[0][:2], y)
 
 
+@pytest.mark.parametrize("X", [[[1.0, 2.0], [3.0]], np.array(1.0), [], 5.0])
+def test_what_is_no_table_gets_the_message_of_scikit_learn(X):
+    with pytest.raises(ValueError, match=r"inhomogeneous|Expected 2D array"):
+        SeMoBridgeClassifier(model=None).fit(X, [0, 1])
+
+
+def test_label_without_a_text_lists_the_head_s_names(rng):
+    X, y = rng.normal(size=(2, 9)), ["cat", "yak"]
+    few = TextHead.from_features(["cat", "dog"], rng.normal(size=(2, 9)))
+    with pytest.raises(ValueError, match=r"2 classes, 'cat', 'dog'\. Make"):
+        SeMoBridgeClassifier(text_head=few).fit(X, y)
+    many = TextHead.from_features([*"abcdefg"], rng.normal(size=(7, 9)))
+    with pytest.raises(ValueError, match=r"7 classes, 'a', .*'e' and 2 more\. Make"):
+        SeMoBridgeClassifier(text_head=many).fit(X, y)
+
+
+@pytest.mark.parametrize("fail_late", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"head": "gda"}, {"mode": "trained", "max_iter": 2}],
+    ids=["mean", "gda", "trained"],
+)
+def test_failed_fit_changes_nothing(head, shots, monkeypatch, options, fail_late):
+    X, y = shots
+    classifier = SeMoBridgeClassifier(text_head=head, lambda_2=0.1, **options)
+    other = [0, 1, 2] if fail_late else [0, 1, 9]
+
+    def refit():
+        with monkeypatch.context() as patch:
+            if fail_late:
+                # The last that a fit does.
+                patch.delattr(SeMoBridgeClassifier, "_set_sums")
+            with pytest.raises((ValueError, AttributeError)):
+                classifier.fit(X[:3], other)
+
+    refit()
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+    classifier.fit(X, y)
+    scores = classifier.decision_function(X)
+    before = vars(classifier).copy()
+    refit()
+    assert vars(classifier) == before
+    assert_allclose(classifier.decision_function(X), scores)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_and_infinity_are_refused(head, shots, bad):
     X, y = shots
     fitted = SeMoBridgeClassifier(text_head=head).fit(X, y)
     X = X.copy()
-    X[2, 3] = bad
-    with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
+    X[[2, 5], 3] = bad
+    message = rf"^2 of {len(X)} rows of X hold NaN or infinite values: 2, 5\..*valid_"
+    with pytest.raises(ValueError, match=message):
         fitted.fit(X, y)
-    with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
+    with pytest.raises(ValueError, match=message):
         fitted.predict(X)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        fitted.fit(shots[0], np.where(y == 1, np.nan, y))
 
 
 def test_zero_embeddings_warn_in_predict_and_text_free_fit(shots):

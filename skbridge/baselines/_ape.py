@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt
 
-from skbridge._base import class_sums
+from skbridge._base import all_or_nothing, class_sums
 from skbridge._blending import log_softmax, unit
 from skbridge.baselines._common import (
     NON_NEGATIVE,
@@ -203,6 +203,7 @@ class APEClassifier(BaseCacheClassifier):
         self.gamma = gamma
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Choose the channels and fill the cache with the shots.
 

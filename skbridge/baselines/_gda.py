@@ -4,7 +4,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.base import _fit_context
 
-from skbridge._base import class_sums
+from skbridge._base import all_or_nothing, class_sums
 from skbridge._blending import unit
 from skbridge.baselines._common import NON_NEGATIVE, BaseRivalClassifier
 
@@ -172,6 +172,7 @@ class GDAClassifier(BaseRivalClassifier):
         self.alpha = alpha
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Estimate the class means and the precision that they share.
 

@@ -7,7 +7,7 @@ from scipy.linalg import eigvalsh
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
-from skbridge._base import class_sums
+from skbridge._base import all_or_nothing, class_sums
 from skbridge._blending import unit
 from skbridge.baselines._common import BaseRivalClassifier
 
@@ -200,6 +200,7 @@ class LPPlusPlusClassifier(BaseRivalClassifier):
         self.max_iter = max_iter
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Learn prototypes and text multipliers from labelled shots.
 

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from sklearn.base import _fit_context
 
+from skbridge._base import all_or_nothing
 from skbridge._blending import unit
 from skbridge.baselines._common import (
     NON_NEGATIVE,
@@ -140,6 +141,7 @@ class ProKeRClassifier(BaseRivalClassifier):
         return self._logit_scale
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Solve for the correction to the texts' scores.
 

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skbridge._base import all_or_nothing
 from skbridge._blending import unit
 from skbridge.baselines._common import (
     NON_NEGATIVE,
@@ -172,6 +173,7 @@ class TipAdapterClassifier(BaseCacheClassifier):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Fill the cache with the shots and, in trained mode, tune its keys.
 

@@ -2,6 +2,7 @@
 
 from sklearn.base import _fit_context
 
+from skbridge._base import all_or_nothing
 from skbridge._blending import unit
 from skbridge.baselines._common import BaseRivalClassifier
 
@@ -93,6 +94,7 @@ class ZeroShotClassifier(BaseRivalClassifier):
         )
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Find the texts of the labels in y.
 
