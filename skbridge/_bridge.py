@@ -103,16 +103,14 @@ def truncated_pseudo_inverse(projection, *, atol=0.3, rank=None):
     ValueError
         If no singular value is left, or `rank` exceeds the rank of W.
     """
-    root, u = _inverse_factors(projection, atol, rank)
-    return root @ u.T
+    u, s, vt = _leading_text_directions(projection, atol, rank)
+    return (vt.T / s) @ u.T
 
 
-def _inverse_factors(projection, atol, rank):
-    """``V / s`` and U of the kept directions, of which W+ is the product."""
-    u, s, vt = _leading_directions(
+def _leading_text_directions(projection, atol, rank):
+    return _leading_directions(
         projection, _eps(projection), atol, rank, "the text projection"
     )
-    return vt.T / s, u
 
 
 def text_subspace(bank, *, rank=None):
@@ -173,6 +171,9 @@ class Bridge:
     root : ndarray of shape (n_features, rank) or None
         W+ up to a rotation, without columns that the cut leaves empty: vectors are
         as long after it as after W+. None where no cut made W+.
+    basis : ndarray of shape (n_features, rank) or None
+        Orthonormal columns V of what a cut keeps, ``W+ W = V V'``. None where no cut
+        made W+.
     """
 
     projection: np.ndarray
@@ -181,11 +182,21 @@ class Bridge:
     bias: np.ndarray | None = None
     length: float = 1.0
     root: np.ndarray | None = None
+    basis: np.ndarray | None = None
 
     @cached_property
     def joint(self):
         """W+ W, which bridges an embedding to the joint space up to length."""
         return self.inverse @ self.projection
+
+    @property
+    def compact(self):
+        """`joint` in the coordinates of the basis: narrower, with the same cosines."""
+        return self.joint if self.basis is None else self.basis
+
+    def coordinates(self, rows):
+        """Rows of the joint space in the coordinates that `compact` leads to."""
+        return rows if self.basis is None else rows @ self.basis
 
     def to_text(self, X):
         """Bridged tokens ``L u / ||u||`` with ``u = (f - c) W+``."""
@@ -210,6 +221,7 @@ class Bridge:
             cast(self.bias),
             self.length,
             cast(self.root),
+            cast(self.basis),
         )
 
 
@@ -252,7 +264,8 @@ def make_bridge(
                 "TextHead.from_clip or TextHead.from_arrays(projection=...), or "
                 "use bridge='text_subspace' or bridge='identity'."
             )
-        root, u = _inverse_factors(head.projection, pinv_atol, bridge_rank)
+        u, s, vt = _leading_text_directions(head.projection, pinv_atol, bridge_rank)
+        root = vt.T / s
         return Bridge(
             np.asarray(head.projection, dtype=np.float64),
             root @ u.T,
@@ -260,6 +273,7 @@ def make_bridge(
             head.projection_bias,
             head.eos_length,
             root,
+            vt.T,
         )
     bank = texts if head.text_bank is None else head.text_bank
     if bank is None:
@@ -278,7 +292,7 @@ def make_bridge(
         )
     directions = text_subspace(bank, rank=bridge_rank)
     eos_unit = None if texts is None else unit(texts @ directions.T)
-    return Bridge(directions, directions.T, eos_unit)
+    return Bridge(directions, directions.T, eos_unit, basis=directions.T)
 
 
 class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -475,14 +475,14 @@ default="pseudo_inverse"
         ndarray
             For ``head="mean"`` the inverse lengths ``1 / ||u||`` of the tokens, of
             shape (n_samples,); for ``head="gda"`` the unit bridged shots x, of shape
-            (n_samples, n_features).
+            (n_samples, rank), in the coordinates of the bridge's basis.
         """
         bridge = self._bridge
         if self.head == "gda":
             if not self.class_bias_.any():
-                return self._joint(X)
+                return self._compact(X)
             tokens = self._centred(X) @ bridge.inverse + self.class_bias_[codes]
-            return unit(tokens @ bridge.projection)
+            return unit(bridge.coordinates(tokens @ bridge.projection))
         lengths = np.empty(len(X))
         biased = self.class_bias_.any()
         # Without class biases lengths are all that is asked of the tokens.
@@ -509,7 +509,7 @@ default="pseudo_inverse"
             sums = class_sums(X, codes, np.stack([weight, scaled]), n_classes)
             share = np.bincount(codes, weights=scaled, minlength=n_classes)
             return count, sums[0], share, sums[1]
-        second_moment = np.zeros((X.shape[1],) * 2)
+        second_moment = np.zeros((bridged.shape[1],) * 2)
         for rows in gen_batches(len(X), _BRIDGED_ROWS):
             scaled = np.sqrt(weight[rows])[:, None] * bridged[rows]
             second_moment += scaled.T @ scaled
@@ -581,7 +581,9 @@ default="pseudo_inverse"
             Shots(X, codes, weight), task, early_stopping=early_stopping
         )
         if result is not None:
-            self._bridge = replace(self._bridge, inverse=result.inverse, root=None)
+            self._bridge = replace(
+                self._bridge, inverse=result.inverse, root=None, basis=None
+            )
             self.class_bias_ = result.class_bias
             self.loss_curve_ = result.loss_curve
             self.loss_terms_ = result.loss_terms
@@ -613,7 +615,8 @@ default="pseudo_inverse"
             device=resolve_device(self.device),
         )
         if learned is not None:
-            self._set_metric(learned.metric, learned.whitened)
+            metric = self._bridge.coordinates(learned.metric.T).T
+            self._set_metric(metric, learned.whitened)
             self.loss_curve_ = learned.loss_curve
             self.n_iter_ = len(learned.loss_curve)
 
@@ -637,6 +640,7 @@ default="pseudo_inverse"
         self.bridge_ = self._bridge.inverse
         dtype = self.class_bias_.dtype
         self.prototypes_ = unit(feature_sums).astype(dtype)
+        self._compact_prototypes = self._bridge.coordinates(self.prototypes_)
         if self.head == "mean":
             # Bridging is linear but for the lengths, and these are in the sums.
             share, scaled_sums = sums[2:]
@@ -651,19 +655,25 @@ default="pseudo_inverse"
         else:
             texts = None
             if self._text_features is not None:
-                texts = self._joint(self._text_features.astype(np.float64))
+                texts = self._compact(self._text_features.astype(np.float64))
             means, metric = whiten(self.class_count_, *sums[2:], self.shrinkage, texts)
-            self.bridged_prototypes_ = unit(means).astype(dtype)
+            prototypes = unit(means)
+            if self._bridge.basis is not None:
+                prototypes = prototypes @ self._bridge.basis.T
+            self.bridged_prototypes_ = prototypes.astype(dtype)
             self._set_metric(metric.astype(dtype), unit(means @ metric).astype(dtype))
         # What earlier prototypes had.
         vars(self).pop("_kl", None)
         self.temperature_ = self._softmax_temperature()
 
     def _set_metric(self, metric, whitened):
-        """Set the metric G of ``head="gda"``, and the class vectors in it."""
+        """Set the metric G of ``head="gda"``, and the class vectors in it.
+
+        It starts from the coordinates of the bridge's basis.
+        """
         self._metric, self._whitened = metric, whitened
         # Its queries need no length between the bridge and G, so one map does both.
-        self._to_metric = self._bridge.joint @ metric
+        self._to_metric = self._bridge.compact @ metric
 
     @cached_property
     def _kl(self):
@@ -767,6 +777,10 @@ default="pseudo_inverse"
         """Bridge rows to unit joint embeddings, before the projection's bias."""
         return unit(self._centred(X) @ self._bridge.joint)
 
+    def _compact(self, X):
+        """Do as `_joint`, in the coordinates of the bridge's basis."""
+        return unit(self._centred(X) @ self._bridge.compact)
+
     def _bridged(self, X):
         """Bridge rows to unit joint embeddings."""
         if self._bridge.bias is None:
@@ -779,10 +793,13 @@ default="pseudo_inverse"
 
     def _terms(self):
         """How z1, z2 and z3 see a query, and the class vectors that each compares."""
+        bridged = (self._bridged, self.prototypes_)
         own = (unit, self.bridged_prototypes_)
+        if self._bridge.bias is None:
+            bridged = (self._compact, self._compact_prototypes)
         if self.head == "gda":
             own = (self._in_metric, self._whitened)
-        return (unit, self._text_features), (self._bridged, self.prototypes_), own
+        return (unit, self._text_features), bridged, own
 
     def _components(self, X):
         return tuple(
@@ -887,9 +904,9 @@ default="pseudo_inverse"
         n_classes = len(everything.classes_)
         codes = np.searchsorted(everything.classes_, y)
         shots = everything._bridge_shots(X, codes)
-        (_, texts), *_ = everything._terms()
+        (_, texts), (view, _), _ = everything._terms()
         z1 = None if texts is None else unit(X) @ texts.T
-        bridged = everything._bridged(X)
+        bridged = view(X)
 
         def sums(rows):
             return everything._sum_shots(

@@ -408,6 +408,38 @@ def test_gda_head_agrees_with_its_equations(rng, bias, texts):
     assert_allclose(classifier.decision_function(X), scores, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["mean", "gda"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bridge_rank": 4},
+        {"bridge": "text_subspace", "bridge_rank": 3},
+        {"bridge": "identity"},
+    ],
+    ids=["pseudo_inverse", "text_subspace", "identity"],
+)
+def test_bridged_queries_meet_the_prototypes_in_the_joint_space(
+    rng, options, bias, kind
+):
+    head = make_head(rng, bias=bias)
+    bank = TextHead.from_features(text_bank=rng.normal(size=(70, 9)))
+    if options.get("bridge") == "text_subspace":
+        head = bank
+    X, y = make_shots(rng, make_head(rng))
+    classifier = SeMoBridgeClassifier(text_head=head, head=kind, **options).fit(X, y)
+    _, z2, _ = classifier.component_logits(X)
+    bridged = SemanticBridge(head, **options).fit(X).transform(X)
+    bridged /= np.linalg.norm(bridged, axis=1, keepdims=True)
+    assert_allclose(z2, bridged @ classifier.prototypes_.T, atol=1e-12)
+    if kind == "gda":
+        # They lie in the bridge's row space, and stay there when bridged.
+        prototypes = classifier.bridged_prototypes_
+        joint = classifier._bridge.joint
+        assert_allclose(prototypes @ joint, prototypes, atol=1e-12)
+        assert_allclose(np.linalg.norm(prototypes, axis=1), 1)
+
+
 def test_gda_head_of_one_shot_is_the_mean_head_without_texts(rng, head):
     X, y = make_shots(rng, head, counts=(1, 1, 1, 1))
     bare = TextHead.from_arrays(projection=head.projection)

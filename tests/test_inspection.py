@@ -676,9 +676,9 @@ def test_the_text_is_one_more_shot_of_the_gda_head(data, name):
     classifier = fit(data, **EXPLAINED[name])
     display = explain(data, classifier)
     own = classifier._in_metric(X_query[3:4])[0]
-    texts = classifier._joint(classifier._text_features)
-    joint = classifier._joint(X)
-    means = np.array([joint[y == label].mean(axis=0) for label in NAMES])
+    texts = classifier._compact(classifier._text_features)
+    bridged = classifier._compact(X)
+    means = np.array([bridged[y == label].mean(axis=0) for label in NAMES])
     moved = means.mean(axis=0) + texts - texts.mean(axis=0)
     for label in display.shots:
         k = NAMES.index(label)

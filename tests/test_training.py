@@ -299,8 +299,8 @@ def test_the_metric_takes_adam_steps_on_leave_one_out_cosines(texts):
     assert fitted.n_iter_ == 2
     start = early_stopping(**options).set_params(mode="closed_form")
     start.fit(X, y, sample_weight=weight)
-    s, u = np.linalg.eigh(start._metric @ start._metric.T)
-    assert_allclose(fitted._metric, u * np.sqrt(np.abs(s)) @ u.T @ A, atol=1e-7)
+    s, u = np.linalg.eigh(start._to_metric @ start._to_metric.T)
+    assert_allclose(fitted._to_metric, u * np.sqrt(np.abs(s)) @ u.T @ A, atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", [0, 2, 4])

@@ -86,10 +86,11 @@ def shot_cosines(classifier, query, X, weight, k):
         shots = bridge.to_joint(bridge.length * tokens)
         own, length = unit(query), np.linalg.norm(weight @ shots)
     else:
-        shots = unit(tokens @ bridge.projection) @ classifier._metric
+        shots = unit(bridge.coordinates(tokens @ bridge.projection))
+        shots = shots @ classifier._metric
         texts = classifier._text_features
         if texts is not None:
-            texts = classifier._joint(texts.astype(np.float64))
+            texts = classifier._compact(texts.astype(np.float64))
         _, _, sums, second_moment = classifier._sums
         count = classifier.class_count_
         means, _ = whiten(count, sums, second_moment, classifier.shrinkage, texts)
