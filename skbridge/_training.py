@@ -22,6 +22,12 @@ _LEAST_SPREAD = 1e-3
 # shots than this times the width.
 _TURN_PAYS = 2
 
+# On a GPU, the first steps of a descent are launched kernel by kernel, so that all
+# that is made on first use is there; if it has so many steps, a CUDA graph of a step
+# is worth its making.
+_EAGER_STEPS = 3
+_CAPTURE_PAYS = 200
+
 # Early stopping asks held-out shots about points so many steps apart, up to so many
 # steps, in so many folds. benchmarks/constants.py shows what shots alone say of these:
 # four folds gain 0.1 points, for twice the time.
@@ -178,14 +184,8 @@ def _dots(a, b):
     return (a * b).sum(dim=1)
 
 
-def _tangent(gradient, directions, lengths):
-    """Gradient in rows from that in their directions."""
-    along = _dots(gradient, directions)[:, None]
-    return (gradient - along * directions).div_(lengths)
-
-
 class Objective:
-    """The loss of SeMoBridge-T and its gradient, as functions of (W+, b).
+    """The loss of SeMoBridge-T and its gradient, as a function of W+ and b.
 
     The gradient is written out. That spares half of what automatic differentiation
     does, and every array with a row a shot has its place once for all steps.
@@ -199,21 +199,34 @@ class Objective:
     shots : Shots
     task : Task
     rotate : bool
-        Whether parameters and gradients are those of ``W+ U`` and ``b U``.
+        Whether parameters and gradient are those of ``W+ U`` and ``b U``.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Terms of the loss.
+    weights : tensor of shape (n_terms,)
+        Their weights.
+    rotation : tensor of shape (n_text_features, n_text_features) or None
+        U; None without rotation.
     """
 
     def __init__(self, shots, task, *, rotate):
         self.dtype, self.device = shots.X.dtype, task.device
         self.task, codes = task, shots.codes
-        self.n_classes = int(codes.max()) + 1
+        self.n_features, self.n_classes = shots.X.shape[1], int(codes.max()) + 1
         self.codes = torch.from_numpy(codes).to(self.device)
-        share = shots.weight / shots.weight.sum()
-        self.share = self.tensor(share)
+        total = shots.weight.sum()
         class_count = np.bincount(codes, weights=shots.weight)
+        self.share = self.tensor(shots.weight / total)
         self.share_of_class = self.tensor(shots.weight / class_count[codes])[:, None]
-        X_unit = unit(shots.X)
-        self.X_unit = self.tensor(X_unit)
-        self.X_share = self.tensor(share[:, None] * X_unit)
+        self.class_size = self.tensor(class_count[codes] / total)[:, None]
+        # The logits of the image loss are products with the first, their gradient
+        # is one with the second.
+        X_scaled = task.logit_scale * unit(shots.X)
+        self.X_scaled = self.tensor(X_scaled)
+        X_share = task.lambda_it * shots.weight[:, None] / total * X_scaled
+        self.X_share = self.tensor(X_share)
         self.class_share = self._class_sums(self.X_share)
 
         bridge = task.bridge
@@ -221,6 +234,7 @@ class Objective:
         if rotate:
             gram, rotation, W = task.token_axes
             self.rotation = self.tensor(rotation)
+            self.gram_and_one = self.tensor(torch.stack([gram, torch.ones_like(gram)]))
             if eos_unit is not None:
                 eos_unit = torch.from_numpy(eos_unit.astype(np.float64)) @ rotation
         else:
@@ -240,9 +254,19 @@ class Objective:
                 "text_eos": self.tensor(eos_unit),
                 "text_joint": self.tensor(task.text_features),
             }
+        text = (1 - task.lambda_it) / 2
+        weights = {"image": task.lambda_it}
+        weights |= dict.fromkeys(self.texts, text)
+        weights["consistency"] = task.lambda_c
+        if task.csb:
+            weights["bias"] = task.lambda_b
+        self.names, self.weights = tuple(weights), self.tensor(list(weights.values()))
+
+        n_rows = self.n_features + self.n_classes * task.csb
+        self._gradient = self.centred.new_empty(n_rows, len(W))
         by_token, by_class = (len(codes), len(W)), (len(codes), self.n_classes)
-        self._rows = [self.centred.new_empty(by_token) for _ in range(4)]
-        self._scores = [self.centred.new_empty(by_class) for _ in range(2)]
+        self._by_token = [self.centred.new_empty(by_token) for _ in range(3)]
+        self._by_class = [self.centred.new_empty(by_class) for _ in range(2)]
 
     def tensor(self, values):
         """Put values where the computation is; rows lie in a row."""
@@ -251,9 +275,18 @@ class Objective:
         values = np.array(values, dtype=self.dtype, order="C")
         return torch.from_numpy(values).to(self.device)
 
+    def start(self):
+        """W+ of the closed form and, with class-specific bias, b = 0 below it."""
+        rows = torch.zeros_like(self._gradient)
+        rows[: self.n_features] = self.tensor(self.task.bridge.inverse)
+        return rows if self.rotation is None else rows @ self.rotation
+
     def _class_sums(self, rows):
         sums = rows.new_zeros(self.n_classes, rows.shape[1])
         return sums.index_add_(0, self.codes, rows)
+
+    def _by_gram(self, rows):
+        return rows @ self.gram if self.rotation is None else rows * self.gram
 
     def _text_loss(self, name, rows):
         """Cross entropy of class vectors and texts, and its gradient in `rows`."""
@@ -263,68 +296,78 @@ class Objective:
         loss = -p.diagonal().mean()
         p.exp_().diagonal().sub_(1)
         weight = (1 - self.task.lambda_it) / 2 / self.n_classes
-        gradient = _tangent((p @ texts).mul_(weight), directions, lengths)
-        return loss, gradient
+        gradient = (p @ texts).mul_(weight)
+        # Only what turns a row matters.
+        along = _dots(gradient, directions)[:, None]
+        return loss, gradient.addcmul_(along, directions, value=-1).div_(lengths)
 
-    def _bridge_shots(self, inverse, class_bias):
+    def _bridge_shots(self, rows):
         """Set the rows u; give alpha, of tokens alpha u, and class means of e^, f^."""
-        u, _, _, spare = self._rows
-        if class_bias is None:
-            torch.mm(self.centred, inverse, out=u)
-        else:
+        u, _, spare = self._by_token
+        inverse, class_bias = rows[: self.n_features], rows[self.n_features :]
+        if self.task.csb:
             torch.index_select(class_bias, 0, self.codes, out=u)
             u.addmm_(self.centred, inverse)
+        else:
+            torch.mm(self.centred, inverse, out=u)
         alpha = self.length / _lengths(u, keepdim=True)
         means = self._class_sums(torch.mul(u, alpha * self.share_of_class, out=spare))
         # The projection is affine: the mean of f^ is the projected mean of e^.
         joint = means @ self.projection
         return alpha, means, joint if self.bias is None else joint.add_(self.bias)
 
-    def prototypes(self, inverse, class_bias=None):
+    def prototypes(self, rows):
         """Bridged prototypes F^, a tensor of shape (n_classes, n_features)."""
-        *_, joint = self._bridge_shots(inverse, class_bias)
+        *_, joint = self._bridge_shots(rows)
         return joint / _lengths(joint, keepdim=True)
 
-    def __call__(self, inverse, class_bias=None):
+    def __call__(self, rows):
         """Terms of the loss, and the gradient of their weighted sum.
+
+        Nothing here waits for values, or depends on them: the kernels of one call,
+        run again on the same memory, are another call.
 
         Parameters
         ----------
-        inverse : tensor of shape (n_features, n_text_features)
-        class_bias : tensor of shape (n_classes, n_text_features) or None
+        rows : tensor of shape (n_features [+ n_classes], n_text_features)
+            W+ and, with class-specific bias, b below it.
 
         Returns
         -------
-        terms : dict of str to tensor of shape ()
+        terms : tensor of shape (n_terms,)
             Before their weights.
-        gradients : list of tensor
-            In `inverse` and, where it is given, in `class_bias`.
+        gradient : tensor
+            In `rows`; the next call overwrites it.
         """
-        lambda_it, scale = self.task.lambda_it, self.task.logit_scale
         own = self.codes[:, None]
-        u, v, gradient, spare = self._rows
-        p, q = self._scores
+        u, gradient, spare = self._by_token
+        p, q = self._by_class
 
-        alpha, means, joint = self._bridge_shots(inverse, class_bias)
+        alpha, means, joint = self._bridge_shots(rows)
+        # u G u', G = W W'.
         if self.rotation is None:
-            torch.mm(u, self.gram, out=v)
+            in_gram = u @ self.gram
+            square = torch.mul(u, in_gram, out=spare).sum(1, keepdim=True)
         else:
-            torch.mul(u, self.gram, out=v)
-        squares = alpha.square() * torch.mul(u, v, out=spare).sum(1, keepdim=True)
+            square = torch.mul(u, u, out=spare) @ self.gram[:, None]
+        length = alpha.square() * square
         if self.bias is not None:
             projected = (u @ self.projected_bias)[:, None]
-            squares += 2 * alpha * projected + self.bias_square
-        # Length of f^.
-        length = squares.clamp_min_(_SHORTEST**2).sqrt_()
+            length += 2 * alpha * projected + self.bias_square
+        # Of f^.
+        length.clamp_min_(_SHORTEST**2).sqrt_()
         joint_lengths = _lengths(joint, keepdim=True)
         prototypes = joint / joint_lengths
-        in_tokens = prototypes @ self.projection.T
+        # Prototypes W'.
+        in_tokens = self._by_gram(means)
+        if self.bias is not None:
+            in_tokens += self.projected_bias
+        in_tokens /= joint_lengths
 
-        torch.mm(self.X_unit, (scale * prototypes).T, out=q)
+        torch.mm(self.X_scaled, prototypes.T, out=q)
         torch.log_softmax(q, dim=1, out=p)
-        terms = {"image": -(self.share @ p.gather(1, own)[:, 0])}
+        terms = [-(self.share @ p.gather(1, own)[:, 0])]
         in_prototypes = (p.exp_().T @ self.X_share).sub_(self.class_share)
-        in_prototypes *= lambda_it * scale
 
         cosines = torch.mm(u, in_tokens.T, out=p)
         cosines *= alpha / length
@@ -333,76 +376,71 @@ class Objective:
         torch.softmax(cosines, dim=1, out=q)
         of_own = cosines.gather(1, own)
         consistency = -(self.share @ q.gather(1, own)[:, 0].log_())
-        step = (self.task.lambda_c * self.share)[:, None] / length
+        # The gradient in tokens, a row a shot, is divided by its share of the class
+        # until the end.
+        step = self.task.lambda_c * self.class_size / length
         torch.mul(q, cosines, out=p)
         shrink = (p.sum(1, keepdim=True) - of_own).mul_(step).div_(length)
         q *= step
         q.scatter_add_(1, own, -step)
-        torch.mm(q, in_tokens, out=gradient)
+        weight = alpha * self.share_of_class
+        # This adds (p' u) W to the gradient in prototypes, whose products with W' and
+        # with the prototypes are all that is needed of it.
+        through_tokens = torch.mul(q, weight, out=p).T @ u
         if self.bias is not None:
-            in_prototypes += torch.outer(q.sum(0), self.bias)
-        in_prototypes += (q.mul_(alpha).T @ u) @ self.projection
-
-        in_joint = _tangent(in_prototypes, prototypes, joint_lengths)
+            counts = q.T @ self.share_of_class
+            in_prototypes += counts * self.bias
+        along = _dots(in_prototypes, prototypes) + _dots(through_tokens, in_tokens)
+        in_means = self._by_gram(through_tokens)
+        in_means.addcmul_(along[:, None], in_tokens, value=-1).div_(joint_lengths)
+        in_joint = in_prototypes.div_(joint_lengths)
         if self.texts:
-            terms["text_eos"], in_means = self._text_loss("text_eos", means)
-            terms["text_joint"], from_texts = self._text_loss("text_joint", joint)
+            of_eos, in_eos = self._text_loss("text_eos", means)
+            of_joint, from_texts = self._text_loss("text_joint", joint)
+            terms += [of_eos, of_joint]
+            in_means += in_eos
             in_joint += from_texts
-            in_means.addmm_(in_joint, self.projection.T)
-        else:
-            in_means = in_joint @ self.projection.T
-        terms["consistency"] = consistency
+        in_means.addmm_(in_joint, self.projection.T)
+        terms.append(consistency)
 
-        torch.index_select(in_means, 0, self.codes, out=spare)
-        gradient.addcmul_(spare, self.share_of_class)
-        gradient.addcmul_(v, shrink * alpha, value=-1)
+        torch.index_select(in_means, 0, self.codes, out=gradient)
+        gradient.addmm_(q, in_tokens)
         if self.bias is not None:
             gradient -= shrink * self.projected_bias
+        shrink *= alpha
         along = torch.mul(gradient, u, out=spare).sum(1, keepdim=True)
-        along *= (alpha / self.length).square_()
-        gradient.addcmul_(u, along, value=-1).mul_(alpha)
-        gradients = [self.centred.T @ gradient]
-        if class_bias is not None:
+        along.sub_(shrink * square).mul_((alpha / self.length).square_())
+        if self.rotation is None:
+            gradient.addcmul_(in_gram, shrink, value=-1).addcmul_(u, along, value=-1)
+        else:
+            torch.mm(torch.cat([shrink, along], 1), self.gram_and_one, out=spare)
+            gradient.addcmul_(u, spare, value=-1)
+        gradient *= weight
+        torch.mm(self.centred.T, gradient, out=self._gradient[: self.n_features])
+        if self.task.csb:
+            class_bias, of_bias = (r[self.n_features :] for r in (rows, self._gradient))
             norms = vector_norm(class_bias, dim=1, keepdim=True)
             excess = norms - norms.mean()
-            terms["bias"] = excess.square().mean()
+            terms.append(excess.square().mean())
             excess *= 2 * self.task.lambda_b / self.n_classes
-            of_bias = self._class_sums(gradient)
             # The gradient of ||b|| at 0 is 0.
-            of_bias.addcmul_(class_bias, excess / norms.clamp_min_(_SHORTEST))
-            gradients.append(of_bias)
-        return terms, gradients
-
-    def total(self, terms):
-        """Weighted sum of the terms."""
-        lambda_it = self.task.lambda_it
-        text = (1 - lambda_it) / 2
-        weights = {
-            "image": lambda_it,
-            "text_eos": text,
-            "text_joint": text,
-            "consistency": self.task.lambda_c,
-            "bias": self.task.lambda_b,
-        }
-        return sum(weights[name] * term for name, term in terms.items())
+            torch.mul(class_bias, excess / norms.clamp_min_(_SHORTEST), out=of_bias)
+            of_bias.index_add_(0, self.codes, gradient)
+        return torch.stack(terms), self._gradient
 
 
-def _settled(losses, schedule):
-    if schedule.tol == 0:
-        return False
-    before, after = losses[-1 - schedule.tol_window], losses[-1]
-    return bool(before - after <= schedule.tol * abs(before))
+def _settled(before, after, schedule):
+    return schedule.tol > 0 and before - after <= schedule.tol * abs(before)
 
 
-def _result(objective, parameters, terms):
-    inverse, *bias = (parameter.cpu().numpy() for parameter in parameters)
-    dtype = inverse.dtype
-    return TrainedBridge(
-        inverse,
-        bias[0] if bias else np.zeros((objective.n_classes, inverse.shape[1]), dtype),
-        torch.stack([objective.total(of_step) for of_step in terms]).cpu().numpy(),
-        {n: torch.stack([t[n] for t in terms]).cpu().numpy() for n in terms[0]},
-    )
+def _result(objective, rows, terms):
+    rows = rows.cpu().numpy()
+    inverse, bias = np.split(rows, [objective.n_features])
+    if not len(bias):
+        bias = np.zeros((objective.n_classes, rows.shape[1]), rows.dtype)
+    curve = (terms @ objective.weights).cpu().numpy()
+    terms = dict(zip(objective.names, terms.T.cpu().numpy(), strict=True))
+    return TrainedBridge(inverse, bias, curve, terms)
 
 
 def _minimise(shots, task):
@@ -413,19 +451,18 @@ def _minimise(shots, task):
     which takes several times fewer steps than in W+.
     """
     objective = Objective(shots, task, rotate=True)
-    start = objective.tensor(task.bridge.inverse) @ objective.rotation
+    start, n_features = objective.start(), objective.n_features
     weight = np.sqrt(shots.weight / shots.weight.sum())[:, None]
     centred = shots.X if task.bridge.bias is None else shots.X - task.bridge.bias
     _, d, Vt = np.linalg.svd(weight * centred.astype(np.float64), full_matrices=False)
     scale = objective.tensor(Vt.T / np.maximum(d, _LEAST_SPREAD * d[0]))
     # One b serves the share 1 / n_classes of the shots.
     b_scale = objective.n_classes**0.5
-    variables = [scale.new_zeros(scale.shape[1], start.shape[1])]
-    if task.csb:
-        variables.append(scale.new_zeros(objective.n_classes, start.shape[1]))
+    variables = start.new_zeros(len(start) - n_features + scale.shape[1], len(start.T))
+    n_axes = scale.shape[1]
     schedule = task.schedule
     optimizer = torch.optim.LBFGS(
-        variables,
+        [variables],
         max_iter=schedule.tol_window,
         history_size=10,
         tolerance_grad=0,
@@ -433,89 +470,125 @@ def _minimise(shots, task):
         line_search_fn="strong_wolfe",
     )
 
-    def parameters():
-        Z, *b = variables
-        return [start + scale @ Z, *(b_scale * rows for rows in b)]
+    def rows():
+        moved = torch.cat([scale @ variables[:n_axes], b_scale * variables[n_axes:]])
+        return moved.add_(start)
 
-    losses, of_steps = [], []
+    losses, history = [], []
 
     def evaluate():
-        terms, (gradient, *of_bias) = objective(*parameters())
-        variables[0].grad = scale.T @ gradient
-        for rows, rows_gradient in zip(variables[1:], of_bias, strict=True):
-            rows.grad = b_scale * rows_gradient
-        of_steps.append(terms)
-        losses.append(float(objective.total(terms)))
+        terms, gradient = objective(rows())
+        variables.grad = torch.cat(
+            [scale.T @ gradient[:n_features], b_scale * gradient[n_features:]]
+        )
+        history.append(terms.tolist())
+        losses.append(float(terms @ objective.weights))
         return losses[-1]
 
+    window = schedule.tol_window
     while len(losses) < schedule.max_iter:
         optimizer.step(evaluate)
-        if len(losses) > schedule.tol_window and _settled(losses, schedule):
+        if len(losses) > window and _settled(losses[-1 - window], losses[-1], schedule):
             break
-    inverse, *bias = parameters()
-    turned = [inverse @ objective.rotation.T, *(b @ objective.rotation.T for b in bias)]
-    return _result(objective, turned, of_steps)
+    turned = rows() @ objective.rotation.T
+    return _result(objective, turned, objective.tensor(history))
+
+
+def _is_gpu(device):
+    return torch.device(device).type == "cuda"
 
 
 class _Descent:
     """AdamW on the objective of some shots, from the closed form and b = 0."""
 
     def __init__(self, shots, task):
-        self.task = task
+        self.schedule = task.schedule
         # AdamW's steps are not the same in another basis; the recipe's is W+'s own.
-        self.turned = task.solver != "adamw"
-        inverse = task.bridge.inverse
-        rotate = self.turned or len(shots.X) > _TURN_PAYS * max(inverse.shape)
+        # There a turn into the tokens' and back may pay all the same.
+        self.is_official = task.solver == "adamw"
+        width = max(task.bridge.inverse.shape)
+        rotate = not self.is_official or len(shots.X) > _TURN_PAYS * width
         self.objective = Objective(shots, task, rotate=rotate)
-        self.rotation = self.objective.rotation
-        inverse = self.objective.tensor(inverse)
-        if self.turned:
-            inverse = inverse @ self.rotation
-        self.parameters = [inverse]
-        if task.csb:
-            shape = self.objective.n_classes, inverse.shape[1]
-            self.parameters.append(inverse.new_zeros(shape))
+        self.rows = self.parameters = self.objective.start()
+        if self.is_official and rotate:
+            self.parameters = self.rows @ self.objective.rotation.T
+            self.parameters.grad = torch.empty_like(self.rows)
+        rate = self.schedule.learning_rate
+        self.is_on_gpu = _is_gpu(task.device)
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=task.schedule.learning_rate,
+            [self.parameters],
+            # What a CUDA graph reads lies on the GPU.
+            lr=torch.tensor(rate, device=task.device) if self.is_on_gpu else rate,
             betas=(0.9, 0.999),
             eps=1e-8,
             weight_decay=task.weight_decay,
             fused=True,
+            capturable=self.is_on_gpu,
         )
-        self.losses, self.terms = [], []
+        # In one place: tensors of a few floats, kept between large ones that go, would
+        # keep the memory of these.
+        n_terms = len(self.objective.names)
+        self.history = self.rows.new_empty(self.schedule.max_iter, n_terms)
+        self.n_steps = 0
 
-    def _in_basis(self):
-        if self.turned or self.rotation is None:
-            return self.parameters
-        return [parameter @ self.rotation for parameter in self.parameters]
+    def _turn(self):
+        """Put the parameters into the objective's basis."""
+        if self.parameters is not self.rows:
+            torch.mm(self.parameters, self.objective.rotation, out=self.rows)
+
+    def _update(self):
+        self._turn()
+        terms, gradient = self.objective(self.rows)
+        if self.parameters is self.rows:
+            self.parameters.grad = gradient
+        else:
+            rotation = self.objective.rotation
+            torch.mm(gradient, rotation.T, out=self.parameters.grad)
+        self.optimizer.step()
+        return terms
+
+    def _capture(self):
+        """Make a CUDA graph of an update: one launch from then on, not about ninety."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self.rows.device), torch.cuda.graph(graph):
+            terms = self._update()
+
+        def replay():
+            graph.replay()
+            return terms
+
+        self._update = replay
 
     def step(self):
         """Take one step."""
-        rate = self.task.schedule.rate(len(self.losses))
-        self.optimizer.param_groups[0]["lr"] = rate
-        terms, gradients = self.objective(*self._in_basis())
-        if not self.turned and self.rotation is not None:
-            gradients = [gradient @ self.rotation.T for gradient in gradients]
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
-        self.losses.append(self.objective.total(terms))
-        self.terms.append(terms)
+        rate = self.schedule.rate(self.n_steps)
+        group = self.optimizer.param_groups[0]
+        if self.is_on_gpu:
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+        self.history[self.n_steps] = self._update()
+        self.n_steps += 1
+
+    def _loss(self, n_steps_ago):
+        terms = self.history[self.n_steps - 1 - n_steps_ago]
+        return float(terms @ self.objective.weights)
 
     def descend(self, n_steps):
         """Take so many steps, or fewer if the loss settles; give the result."""
-        schedule = self.task.schedule
+        schedule, window = self.schedule, self.schedule.tol_window
         for step in range(n_steps):
+            if self.is_on_gpu and step == _EAGER_STEPS and n_steps >= _CAPTURE_PAYS:
+                self._capture()
             self.step()
             # During the warm-up a small change says nothing about convergence.
-            due = step >= schedule.warmup and step % schedule.tol_window == 0
-            if due and _settled(self.losses, schedule):
+            due = schedule.tol and step >= schedule.warmup and step % window == 0
+            if due and _settled(self._loss(window), self._loss(0), schedule):
                 break
         parameters = self.parameters
-        if self.turned:
-            parameters = [parameter @ self.rotation.T for parameter in parameters]
-        return _result(self.objective, parameters, self.terms)
+        if not self.is_official:
+            parameters = parameters @ self.objective.rotation.T
+        return _result(self.objective, parameters, self.history[: self.n_steps])
 
     def scores_along(self, held_out, lambda_3):
         """Blended scores of held-out shots, after every few steps.
@@ -527,7 +600,8 @@ class _Descent:
         texts = self.objective.texts.get("text_joint")
         z1 = 0.0 if texts is None else query @ texts.T
         while True:
-            prototypes = self.objective.prototypes(*self._in_basis())
+            self._turn()
+            prototypes = self.objective.prototypes(self.rows)
             yield (z1 + lambda_3 * (query @ prototypes.T)).cpu().numpy()
             for _ in range(_STEPS_APART):
                 self.step()
@@ -587,13 +661,14 @@ def train_bridge(shots, task, *, early_stopping=None):
         return None
     if task.solver == "fast" and early_stopping is None:
         result = _minimise(shots, task)
+        remedy = "Lower lambda_it, lambda_c and lambda_b, or train with early_stopping"
     else:
         result = _Descent(shots, task).descend(n_steps)
+        remedy = f"Lower learning_rate (now {task.schedule.learning_rate!r})"
     curve = result.loss_curve
     if not np.isfinite(curve).all():
         step = int(np.argmin(np.isfinite(curve)))
         raise ValueError(
-            f"Training diverged: the loss is {curve[step]} at step {step}. "
-            f"Lower learning_rate (now {task.schedule.learning_rate!r})."
+            f"Training diverged: the loss is {curve[step]} at step {step}. {remedy}."
         )
     return result

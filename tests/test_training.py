@@ -1,9 +1,14 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import reference
+import torch
 from numpy.testing import assert_allclose
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from skbridge import FewShotSearchCV, SeMoBridgeClassifier, TextHead
 
@@ -124,8 +129,6 @@ def test_repeated_shots_train_as_their_weight():
 
 
 def test_training_twice_gives_the_same_and_leaves_the_seed_alone():
-    import torch
-
     head, _, X, y, _ = problem((4, 7), False)
     classifier = SeMoBridgeClassifier(
         text_head=head, mode="trained", solver="adamw", max_iter=10
@@ -184,6 +187,13 @@ def test_divergence_names_the_step_and_the_learning_rate():
         weight_decay=1e38,
     )
     with pytest.raises(ValueError, match=r"diverged: .* at step \d+\. Lower learning"):
+        classifier.fit(X, y)
+
+
+def test_divergence_without_a_learning_rate_names_what_else_can_be_lowered():
+    head, _, X, y, _ = problem((5, 5), False)
+    classifier = fast(text_head=head, early_stopping=False, lambda_c=1e308)
+    with pytest.raises(ValueError, match=r"diverged: .* Lower lambda_it, lambda_c"):
         classifier.fit(X, y)
 
 
@@ -363,8 +373,6 @@ def test_early_stopping_counts_weights_as_repetitions_in_any_order():
 
 
 def test_early_stopping_is_repeatable_and_leaves_the_seed_alone():
-    import torch
-
     X, y = hidden_subspace()
     state = torch.random.get_rng_state()
     first = early_stopping().fit(X, y).decision_function(X)
@@ -425,8 +433,6 @@ def test_search_blends_early_stopping_without_training_for_each_setting(monkeypa
 def test_written_gradient_is_that_of_automatic_differentiation(
     shape, with_bias, csb, rotate
 ):
-    import torch
-
     from skbridge._bridge import make_bridge
     from skbridge._training import SCHEDULES, Objective, Shots, Task
 
@@ -457,10 +463,9 @@ def test_written_gradient_is_that_of_automatic_differentiation(
 
     objective = Objective(Shots(X, y, weight), task, rotate=rotate)
     turn = objective.rotation if rotate else torch.eye(len(arrays["W"])).double()
-    terms, written = objective(*(p.detach() @ turn for p in parameters))
-    assert_allclose(objective.total(terms), expected.detach(), rtol=1e-12)
-    for gradient, other in zip(gradients, written, strict=True):
-        assert_allclose(other, gradient @ turn, rtol=0, atol=1e-12)
+    terms, written = objective(torch.cat(parameters).detach() @ turn)
+    assert_allclose(terms @ objective.weights, expected.detach(), rtol=1e-12)
+    assert_allclose(written, torch.cat(gradients) @ turn, rtol=0, atol=1e-12)
 
 
 def fast(**params):
@@ -581,3 +586,80 @@ def test_more_shots_than_the_width_are_trained_in_the_basis_of_the_tokens():
     many.fit(X[rows], y[rows], sample_weight=weight[rows])
     assert_allclose(many.loss_curve_, few.loss_curve_, rtol=0, atol=1e-9)
     assert_allclose(many.bridge_, few.bridge_, rtol=0, atol=1e-9)
+
+
+def tensors(tree):
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+class RecordedKernels(TorchDispatchMode):
+    """What a CUDA graph is, without a GPU: kernels to be run again, as they were.
+
+    Recording changes nothing but memory made on the way. No value may be looked at,
+    and no constant brought in from Python's side.
+    """
+
+    forbidden = "item", "_local_scalar_dense", "is_nonzero", "lift_fresh", "equal"
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.before, self.n_replays = [], {}, 0
+
+    def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
+        name, kwargs = kernel.overloadpacket.__name__, kwargs or {}
+        if kernel.namespace == "profiler":
+            return kernel(*args, **kwargs)
+        assert name not in self.forbidden, f"{name} waits for the GPU"
+        parameters = zip(kernel._schema.arguments, args, strict=False)
+        written = [v for p, v in parameters if p.alias_info and p.alias_info.is_write]
+        for tensor in tensors([written, kwargs.get("out")]):
+            self.before.setdefault(tensor.data_ptr(), (tensor, tensor.clone()))
+        result = kernel(*args, **kwargs)
+        self.calls.append((kernel, args, kwargs, result))
+        return result
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        for tensor, value in self.before.values():
+            tensor.copy_(value)
+
+    def replay(self):
+        self.n_replays += 1
+        for kernel, args, kwargs, result in self.calls:
+            again = kernel(*args, **kwargs)
+            for old, new in zip(tensors(result), tensors(again), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.mark.parametrize("n_copies", [1, 4])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_replayed_kernels_of_one_step_take_all_the_others(
+    with_bias, n_copies, monkeypatch
+):
+    from skbridge import _training
+
+    head, arrays, X, y, weight = problem((4, 7), with_bias)
+    X, y, weight = (np.tile(a, (n_copies, *[1] * (a.ndim - 1))) for a in (X, y, weight))
+    X, y, weight = X.reshape(-1, 7), y.ravel(), weight.ravel()
+    graphs = []
+
+    def graph():
+        graphs.append(RecordedKernels())
+        return graphs[-1]
+
+    monkeypatch.setattr(_training, "_is_gpu", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: graph)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    steps = 240
+    replayed = fast(text_head=head, solver="adamw", max_iter=steps, device="cpu")
+    replayed.fit(X, y, sample_weight=weight)
+    assert [graph.n_replays for graph in graphs] == [steps - 3]
+    P, b, losses = reference.train(
+        X, y, weight, **arrays, atol=0.3, csb=True, steps=steps
+    )
+    # The rate lies on the GPU in float32.
+    assert_allclose(replayed.loss_curve_, losses, rtol=0, atol=1e-6)
+    assert_allclose(replayed.bridge_, P, rtol=0, atol=1e-6)
+    assert_allclose(replayed.class_bias_, b, rtol=0, atol=1e-6)
