@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -663,3 +665,34 @@ def test_replayed_kernels_of_one_step_take_all_the_others(
     assert_allclose(replayed.loss_curve_, losses, rtol=0, atol=1e-6)
     assert_allclose(replayed.bridge_, P, rtol=0, atol=1e-6)
     assert_allclose(replayed.class_bias_, b, rtol=0, atol=1e-6)
+
+
+GROWTH = """
+import resource
+import numpy as np
+from skbridge import SeMoBridgeClassifier, TextHead
+
+rng = np.random.default_rng(0)
+X, eos = rng.normal(size=(2, 1500, 16)).astype(np.float32)
+W = np.eye(16, dtype=np.float32)
+names = [f"{k:04}" for k in range(len(X))]
+head = TextHead.from_arrays(names, eos=eos, projection=W)
+for steps in (5, 35):
+    SeMoBridgeClassifier(
+        text_head=head, mode="trained", solver="adamw", max_iter=steps
+    ).fit(X, names)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its unit differs elsewhere")
+def test_memory_does_not_grow_with_the_number_of_steps():
+    # Small tensors kept for each step once held 13 MB each of freed memory here.
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GROWTH],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    few, many = (int(line) / 1024 for line in result.stdout.split())
+    assert many - few < 150
