@@ -30,9 +30,12 @@ from skbridge._blending import unit
 SIZES = [(37, 4), (100, 16), (1000, 16)]
 RECIPE_STEPS = 5000
 TIMED_STEPS = 50
+TURN_SECONDS = 0.5
 # Up to so many shots the plain loop takes all its steps.
 MEASURED_IN_FULL = 1600
 SCATTER = 1.5
+# Of an H200 by its data sheet: float32 operations and bytes a second.
+GPU_OPERATIONS, GPU_BYTES = 67e12, 4.8e12
 LONG_RUN = Path(__file__).with_name("recipe_loss.json")
 
 
@@ -134,11 +137,14 @@ def seconds_of(call):
 
 
 def step_times(loop, head, X, y, n_steps):
-    """Median seconds of a step of the plain loop and of ``solver="adamw"``, in turns.
+    """Seconds of a step of the plain loop and of ``solver="adamw"``, in turns.
 
-    The fit's fixed part is what a fit of one step takes.
+    The fit's fixed part is what a fit of one step takes; small steps are taken so
+    many more of that they can be told from it.
     """
-    labels, turn = names(head, y), max(n_steps // 5, 2)
+    labels = names(head, y)
+    first = min(seconds_of(loop.step)[0] for _ in range(3))
+    turn = max(n_steps // 5, round(TURN_SECONDS / first))
     plain, adamw = [], []
     for _ in range(5):
         plain += [seconds_of(loop.step)[0] for _ in range(turn)]
@@ -150,6 +156,23 @@ def step_times(loop, head, X, y, n_steps):
         ]
         adamw.append((times[1] - times[0]) / turn)
     return plain, adamw
+
+
+def gpu_floor(n_classes, n_rows, n_evaluations, width=512):
+    """Seconds of L-BFGS on a GPU, by count: of its products, and of its passes.
+
+    An evaluation has two products of the shots with d x d matrices, five with the
+    classes, two of class vectors with d x d matrices, four between classes and texts
+    and two between d x d matrices, and passes some 20 times over arrays of shots x d
+    and of shots x classes.
+    """
+    products = n_rows * width * (2 * width + 5 * n_classes)
+    products += width * n_classes * (2 * width + 4 * n_classes) + 2 * width**3
+    passes = 4 * 20 * n_rows * (width + n_classes)
+    return (
+        n_evaluations * 2 * products / GPU_OPERATIONS,
+        n_evaluations * passes / GPU_BYTES,
+    )
 
 
 def measure(n_classes, n_shots, *, all_steps, n_queries=2000, recipe_steps):
@@ -194,6 +217,8 @@ def measure(n_classes, n_shots, *, all_steps, n_queries=2000, recipe_steps):
         classifier = trained(head, **params)
         seconds, _ = seconds_of(partial(classifier.fit, X, labels))
         curve = classifier.loss_curve_
+        if "early_stopping" in params:
+            n_evaluations = classifier.n_iter_
         rows.append(
             (
                 f"{name}: {classifier.n_iter_} steps",
@@ -220,7 +245,7 @@ def measure(n_classes, n_shots, *, all_steps, n_queries=2000, recipe_steps):
             against += f" ({loss / recipe_loss:.4f})"
         cells = f"{seconds:.2f}", share, against, f"{100 * accuracy:.2f}"
         table.append([size, name, *cells])
-    return steps_row, table
+    return steps_row, table, n_evaluations
 
 
 def long_run(n_classes, n_shots, steps):
@@ -297,7 +322,7 @@ def main(argv=None):
     steps, table = [], []
     for text in options.sizes:
         n_classes, n_shots = map(int, text.split("x"))
-        step_row, rows = measure(
+        step_row, rows, n_evaluations = measure(
             n_classes,
             n_shots,
             all_steps=n_classes * n_shots <= MEASURED_IN_FULL,
@@ -313,6 +338,13 @@ def main(argv=None):
     print("\nWhole fits; the loss in brackets is that over the recipe's:\n")
     header = ["classes x shots", "solver", "seconds", "of the plain loop's time"]
     print(markdown_table([*header, "final loss", "held-out accuracy, %"], table))
+    n_rows = 2 * n_classes * n_shots
+    products, passes = gpu_floor(n_classes, n_rows, n_evaluations)
+    print(
+        f"\nBy count, not measured: {n_evaluations} evaluations of L-BFGS at "
+        f"{n_classes:,} classes and {n_rows:,} rows are {products:.2f} s of products and "
+        f"{passes:.2f} s of memory passes at the rates of an H200's data sheet."
+    )
 
 
 if __name__ == "__main__":
