@@ -58,7 +58,7 @@ def main(argv=None):
     parser.add_argument("--scripts", nargs="+", default=SCRIPTS)
     parser.add_argument("--quick", action="store_true", help="see that all of it runs")
     parser.add_argument(
-        "--minutes", type=float, default=20.0, help="after which scripts are stopped"
+        "--minutes", type=float, default=30.0, help="after which scripts are stopped"
     )
     options = parser.parse_args(argv)
     parts = [
