@@ -550,7 +550,9 @@ class _Descent:
     def _capture(self):
         """Make a CUDA graph of an update: one launch from then on, not about ninety."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.rows.device), torch.cuda.graph(graph):
+        # Other threads may use the GPU meanwhile.
+        capture = torch.cuda.graph(graph, capture_error_mode="thread_local")
+        with torch.cuda.device(self.rows.device), capture:
             terms = self._update()
 
         def replay():

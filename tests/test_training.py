@@ -652,7 +652,7 @@ def test_replayed_kernels_of_one_step_take_all_the_others(
 
     monkeypatch.setattr(_training, "_is_gpu", lambda device: True)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **kwargs: graph)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     steps = 240
     replayed = fast(text_head=head, solver="adamw", max_iter=steps, device="cpu")
