@@ -469,8 +469,8 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
     Where a prediction can do with less than all components, it overrides
     ``_scorer``. For the search it may also override ``_check_blend`` and
     ``_default_temperature``, where these depend on blend parameters;
-    ``_blend_stack`` and ``_fold_fitter``, where several settings or folds have
-    work in common; and the default space, ``_search_space``.
+    ``_blend_stack`` or ``_blender``, and ``_fold_fitter``, where several settings
+    or folds have work in common; and the default space, ``_search_space``.
     """
 
     _blend_parameters = ()
@@ -553,6 +553,23 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
     def _blend_stack(self, components, variants):
         """Scores of re-blended copies, (n_variants, n_samples, n_classes)."""
         return np.stack([variant._blend(components) for variant in variants])
+
+    def _blender(self, variants):
+        """Make a function that blends rows under the settings of re-blended copies.
+
+        Returns
+        -------
+        callable
+            Of components and one factor a setting, ndarray of shape (n_variants,);
+            gives the scores times the factors, (n_variants, n_samples, n_classes).
+        """
+
+        def blend(components, factors):
+            stack = self._blend_stack(components, variants)
+            stack *= factors.astype(stack.dtype)[:, None, None]
+            return stack
+
+        return blend
 
     def _fold_fitter(self, X, y, sample_weight):
         """Make a function that fits on some shots and compares others with them.

@@ -78,58 +78,41 @@ def class_weights(divergence, smoothness):
     return np.exp(smoothness * divergence)
 
 
-def linear_blend(z, lambdas):
-    """``lambda_1 z1 + lambda_2 z2 + lambda_3 z3``, the paper's blending.
+def sharpened(z, sharpness, offset=0.0):
+    """``exp(-sharpness (1 - z) + offset)``, a term of the official code's blend.
 
     Parameters
     ----------
-    z : sequence of three (ndarray of shape (n_samples, n_classes) or None)
-        Component logits; an absent one drops out.
-    lambdas : sequence of three floats
-        One at least is not zero.
+    z : ndarray of shape (n_samples, n_classes)
+        Component logits.
+    sharpness : float
+        alpha, beta or gamma.
+    offset : float or ndarray of shape (n_classes,)
+        Logarithm of the class weights.
 
     Returns
     -------
     ndarray of shape (n_samples, n_classes)
     """
-    return _sum_in_place(
-        weight * z_i
-        for weight, z_i in zip(lambdas, z, strict=True)
-        if z_i is not None and np.any(weight)
-    )
+    term = sharpness * z
+    term += offset - sharpness
+    return np.exp(term, out=term)
 
 
-def _sum_in_place(terms):
-    """Add arrays of one shape into the first of them."""
-    terms = iter(terms)
-    total = next(terms)
-    for term in terms:
-        total += term
-    return total
-
-
-def exponential_blend(z, lambdas, sharpness, weights):
-    """Blend by ``lambda exp(-sharpness (1 - z))``, as the official code does.
+def weighted_sums(weights, terms):
+    """Add terms up under many weights at once.
 
     Parameters
     ----------
-    z : sequence of three (ndarray of shape (n_samples, n_classes) or None)
-        Component logits; an absent one drops out.
-    lambdas, sharpness : sequences of three floats
-        ``lambda_1..3`` and ``(alpha, beta, gamma)``.
-    weights : ndarray of shape (n_classes,)
-        Class weights of the two few-shot terms, see :func:`class_weights`.
+    weights : ndarray of shape (n_settings, n_terms)
+    terms : list of ndarray of shape (n_samples, n_classes)
 
     Returns
     -------
-    ndarray of shape (n_samples, n_classes)
+    ndarray of shape (n_settings, n_samples, n_classes)
     """
-    z1, z2, z3 = (
-        None if z_i is None else weight * np.exp(-sharp * (1 - z_i))
-        for weight, sharp, z_i in zip(lambdas, sharpness, z, strict=True)
-    )
-    few_shot = weights * (z2 + z3)
-    return few_shot if z1 is None else z1 + few_shot
+    flat = np.concatenate(terms).reshape(len(terms), -1)
+    return (weights.astype(flat.dtype) @ flat).reshape(-1, *terms[0].shape)
 
 
 def default_temperature(logit_scale, lambdas, sharpness=None):

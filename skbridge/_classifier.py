@@ -24,13 +24,12 @@ from skbridge._base import (
 )
 from skbridge._blending import (
     BLENDINGS,
-    class_weights,
     default_temperature,
-    exponential_blend,
-    linear_blend,
     row_lengths,
+    sharpened,
     text_divergence,
     unit,
+    weighted_sums,
 )
 from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES, make_bridge
 from skbridge._embedder import CLIPEmbedder
@@ -859,37 +858,42 @@ default="pseudo_inverse"
         return score
 
     def _blend(self, components):
-        return self._blend_stack(components, [self])[0]
+        return self._blender([self])(components, np.ones(1))[0]
 
     @property
     def _default_temperature(self):
         sharpness = self._sharpness() if self.blending == "exponential" else None
         return default_temperature(self._logit_scale, self._lambdas(), sharpness)
 
-    def _blend_stack(self, components, variants):
-        dtype = components[1].dtype
+    def _blender(self, variants):
+        # Settings share the terms that they weigh: a component in a linear blend, in an
+        # exponential one its exponential under some sharpness and smoothness.
+        places, entries = {}, []
+        for row, variant in enumerate(variants):
+            linear = variant.blending == "linear"
+            weighed = zip(variant._lambdas(), variant._sharpness(), strict=True)
+            for i, (weight, sharpness) in enumerate(weighed):
+                smoothness = float(variant.smoothness) if i else 0.0
+                term = (i, None, None) if linear else (i, sharpness, smoothness)
+                if weight:
+                    place = places.setdefault(term, len(places))
+                    entries.append((row, place, weight))
+        weights = np.zeros((len(variants), len(places)))
+        for row, place, weight in entries:
+            weights[row, place] = weight
 
-        def columns(values):
-            return np.array(values, dtype=dtype).T[..., None, None]
+        def blend(components, factors):
+            terms = []
+            for i, sharpness, smoothness in places:
+                z = components[i]
+                if sharpness is not None:
+                    z = sharpened(
+                        z, sharpness, smoothness * self._kl if smoothness else 0
+                    )
+                terms.append(z)
+            return weighted_sums(factors[:, None] * weights, terms)
 
-        linear = np.array([variant.blending == "linear" for variant in variants])
-        if linear.all():
-            lambdas = columns([variant._lambdas() for variant in variants])
-            return linear_blend(components, lambdas)
-        stack = np.empty((len(variants), *components[1].shape), dtype=dtype)
-        if linear.any():
-            chosen = [variant for variant in variants if variant.blending == "linear"]
-            lambdas = columns([variant._lambdas() for variant in chosen])
-            stack[linear] = linear_blend(components, lambdas)
-        chosen = [variant for variant in variants if variant.blending != "linear"]
-        smoothness = columns([float(variant.smoothness) for variant in chosen])
-        stack[~linear] = exponential_blend(
-            components,
-            columns([variant._lambdas() for variant in chosen]),
-            columns([variant._sharpness() for variant in chosen]),
-            class_weights(self._kl, smoothness),
-        )
-        return stack
+        return blend
 
     def _fold_fitter(self, X, y, sample_weight):
         """Share what no fold changes: the bridge, the bridged shots and z1.

@@ -3,27 +3,26 @@
 import time
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import numpy as np
-from scipy.optimize import brentq
-from sklearn.utils import gen_batches
 
 from skbridge._base import check_text_head
-from skbridge._blending import log_softmax
 
-# Scores that one block of settings may hold a fold: 1 MB in float32, for the cache.
-_BLOCK_SCORES = 2**18
+# Settings that are blended at once, and scores that a block of their shots may hold:
+# half a MB in float32, for the cache.
+_BLOCK_SETTINGS = 32
+_BLOCK_SCORES = 2**17
+# exp() of scores as large as this, or as small, still adds up in float32.
+_SAFE_EXPONENT = 70.0
 # What the default temperature weighs against held-out shots.
 _PRIOR_SHOTS = 5.0
 # Enough rows to find a temperature by which to compare settings.
-_NEWTON_ROWS = 256
-_MAX_NEWTON_STEPS = 20
+_SAMPLE_ROWS = 256
+_MAX_NEWTON_STEPS = 50
 # The loss is flat about its minimum: this share of t costs some 1e-4 of it.
 _NEWTON_TOLERANCE = 0.02
-# Where the search for a temperature starts, in spreads of a shot's scores.
-_TYPICAL_SHARPNESS = 3.0
 # Means of equal scores may differ by rounding.
 _SCORE_TOLERANCE = 1e-10
 # Parameters that decide which texts an estimator has.
@@ -61,28 +60,25 @@ def fit_temperature(folds, default, *, prior_shots=_PRIOR_SHOTS):
     >>> round(fit_temperature(folds, default=10.0), 2)
     9.63
     """
-    margins, weights = [], []
+    margins = []
     for scores, codes, weight in folds:
         known = np.flatnonzero(codes >= 0)
-        rows = scores[known]
-        margins.append(rows - rows[np.arange(len(rows)), codes[known]][:, None])
-        weights.append(weight[known])
+        rows, columns = scores[known], codes[known]
+        rows -= rows[np.arange(len(rows)), columns][:, None]
+        margins.append((rows[None], columns, weight[known]))
 
-    def slope(log_ratio):
-        ratio = np.exp(log_ratio)
-        change = prior_shots * (ratio - 1)
-        for margin, weight in zip(margins, weights, strict=True):
-            p = np.exp(log_softmax(default * ratio * margin))
-            change += default * ratio * (weight @ (p * margin).sum(axis=1))
-        return change
+    def blocks(t):
+        for stack, columns, weight in margins:
+            for shots in _row_blocks(stack):
+                yield _times(t, stack[:, shots]), columns[shots], weight[shots]
 
-    reach = 1.0
-    while slope(-reach) > 0 or slope(reach) < 0:
-        reach *= 2
-    return float(default * np.exp(brentq(slope, -reach, reach, xtol=1e-6)))
+    (ratio,) = _best_ratios(
+        blocks, np.array([default]), np.ones(1), prior_shots, tolerance=1e-5
+    )
+    return float(default * ratio)
 
 
-def stacked_log_losses(stacks, codes, weights, defaults, start=_TYPICAL_SHARPNESS):
+def stacked_log_losses(stacks, codes, weights, defaults, start=1.0):
     """Log loss of every held-out shot under many settings, each at its temperature.
 
     The temperatures minimise what :func:`fit_temperature` does, found by a few
@@ -91,13 +87,13 @@ def stacked_log_losses(stacks, codes, weights, defaults, start=_TYPICAL_SHARPNES
     Parameters
     ----------
     stacks : list of ndarray of shape (n_settings, n_samples, n_classes)
-        Scores, one array a fold; overwritten.
+        Scores, one array a fold.
     codes, weights : list of ndarray of shape (n_samples,)
         Column of each right class, and sample weights.
     defaults : ndarray of shape (n_settings,)
         Default temperatures.
-    start : float, default=3.0
-        Where to start: temperature times the spread of a shot's scores.
+    start : float, default=1.0
+        Where to start: temperature over the default one.
 
     Returns
     -------
@@ -105,46 +101,132 @@ def stacked_log_losses(stacks, codes, weights, defaults, start=_TYPICAL_SHARPNES
     start : float
         A start for settings like these.
     """
-    own = []
-    for stack, columns in zip(stacks, codes, strict=True):
-        stack -= stack.max(axis=2, keepdims=True)
-        own.append(stack[:, np.arange(len(columns)), columns])
-    n_rows = sum(map(len, codes))
-    step = -(-n_rows // _NEWTON_ROWS)
+    step = _sample_step(sum(map(len, codes)))
     sample = [
-        (stack[:, ::step], right[:, ::step], weight[::step])
-        for stack, right, weight in zip(stacks, own, weights, strict=True)
+        (stack[:, ::step], columns[::step], weight[::step])
+        for stack, columns, weight in zip(stacks, codes, weights, strict=True)
     ]
+
+    def blocks(t):
+        for stack, columns, weight in sample:
+            yield _times(t, stack), columns, weight
+
     share = sum(w.sum() for _, _, w in sample) / sum(w.sum() for w in weights)
-    prior = _PRIOR_SHOTS * share
-    spread = np.mean([s.std(axis=2).mean(axis=1) for s, _, _ in sample], axis=0)
-    spread = np.where(spread > 0, spread, start / defaults)
-    log_t = np.log(start / spread)
+    ratios = np.full(len(defaults), start)
+    ratios = _best_ratios(blocks, defaults, ratios, _PRIOR_SHOTS * share)
+    losses = [
+        score_shots(_times(ratios * defaults, stack), columns)[1]
+        for stack, columns in zip(stacks, codes, strict=True)
+    ]
+    return np.concatenate(losses, axis=1), float(np.median(ratios))
+
+
+def _sample_step(n_rows):
+    return -(-n_rows // _SAMPLE_ROWS)
+
+
+def _batches(n, size):
+    size = max(1, size)
+    return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def _row_blocks(stack):
+    """Slices of the rows of a stack that leave a block of it in the cache."""
+    n_settings, n_rows, n_classes = stack.shape
+    return _batches(n_rows, _BLOCK_SCORES // (n_settings * n_classes))
+
+
+def _times(t, stack):
+    return t.astype(stack.dtype)[:, None, None] * stack
+
+
+def _best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE):
+    """Softmax temperatures of least log loss over the default ones, by Newton's method.
+
+    Parameters
+    ----------
+    blocks : callable
+        Of temperatures of shape (n_settings,); yields held-out scores times these,
+        shape (n_settings, n_samples, n_classes), which it does not need again, the
+        columns of their right classes, and their weights.
+    defaults, start : ndarray of shape (n_settings,)
+        Default temperatures, and the ratios to start at.
+    prior : float
+        What the default weighs, in shots.
+    tolerance : float
+        Size of the last step, in the logarithm of the temperature.
+
+    Returns
+    -------
+    ndarray of shape (n_settings,)
+    """
+    log_ratio = np.log(start)
+    low, high = np.full(len(start), -np.inf), np.full(len(start), np.inf)
     for _ in range(_MAX_NEWTON_STEPS):
-        t = np.exp(log_t).astype(stacks[0].dtype)
-        slope, curvature = np.zeros(len(t)), np.zeros(len(t))
-        for stack, right, weight in sample:
-            p = np.exp(t[:, None, None] * stack)
-            total = p.sum(axis=2)
+        ratio = np.exp(log_ratio)
+        gain, curvature = prior * (ratio - 1), np.full(len(start), prior)
+        for stack, columns, weight in blocks(ratio * defaults):
+            _settle(stack)
+            own = stack[:, np.arange(len(columns)), columns]
+            p = np.exp(stack)
+            total = _row_sums(p)
             p *= stack
-            mean = p.sum(axis=2) / total
+            mean = _row_sums(p) / total
             square = np.einsum("snc,snc->sn", p, stack) / total
-            slope += t * ((mean - right) @ weight)
-            curvature += t**2 * ((square - mean**2) @ weight)
-        pull = np.exp(log_t) / defaults
-        gain = slope + prior * (pull - 1)
+            gain += (mean - own) @ weight
+            curvature += (square - mean**2) @ weight
+        low = np.where(gain <= 0, log_ratio, low)
+        high = np.where(gain > 0, log_ratio, high)
         # Newton's step for t, in which the loss is convex, taken in log t.
-        change = np.clip(gain / (curvature + prior + np.abs(gain)), -1, 1)
-        log_t = log_t - change
-        if np.abs(change).max() < _NEWTON_TOLERANCE:
+        change = np.clip(gain / (curvature + np.abs(gain)), -1, 1)
+        log_ratio = log_ratio - change
+        if np.abs(change).max() < tolerance:
             break
-    t = np.exp(log_t).astype(stacks[0].dtype)
-    losses = []
-    for stack, right in zip(stacks, own, strict=True):
-        stack *= t[:, None, None]
-        np.exp(stack, out=stack)
-        losses.append(np.log(stack.sum(axis=2)) - t[:, None] * right)
-    return np.concatenate(losses, axis=1), float(np.median(t * spread))
+        # Beyond what is known to be too little or too much, halve what is between.
+        beyond = (log_ratio < low) | (log_ratio > high)
+        log_ratio[beyond] = (low[beyond] + high[beyond]) / 2
+    return np.exp(log_ratio)
+
+
+def _row_sums(stack):
+    """Sum over the last axis, as a product, which is quicker than a sum."""
+    ones = np.ones(stack.shape[-1], dtype=stack.dtype)
+    return (stack.reshape(-1, len(ones)) @ ones).reshape(stack.shape[:-1])
+
+
+def _settle(stack):
+    """Place of the largest score of each row, and rows that exp() can take.
+
+    Rows are shifted, where they lie, only if some score is too large or too small.
+    """
+    best = stack.argmax(axis=2)
+    rows = stack.reshape(-1, stack.shape[2])
+    top = rows[np.arange(len(rows)), best.ravel()]
+    if np.abs(top).max(initial=0) > _SAFE_EXPONENT:
+        stack -= top.reshape(*best.shape, 1)
+    return best
+
+
+def score_shots(stack, columns):
+    """Judge held-out shots one by one.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_settings, n_samples, n_classes)
+        Scores times the temperature; overwritten.
+    columns : ndarray of shape (n_samples,)
+        Column of each right class, or -1 where there is none.
+
+    Returns
+    -------
+    hits, losses : ndarray of shape (n_settings, n_samples)
+        Whether each is right, and its log loss; without a right class wrong, and
+        a loss that means nothing.
+    """
+    best = _settle(stack)
+    own = stack[:, np.arange(len(columns)), columns]
+    np.exp(stack, out=stack)
+    return best == columns, np.log(_row_sums(stack)) - own
 
 
 def within_one_standard_error(losses, weight, distance):
@@ -213,24 +295,21 @@ def value_key(value):
     return type(value), value
 
 
-def hit_rates(scores, variants, columns, weight):
-    """Accuracy of each setting in a stack of scores, as scikit-learn's."""
-    hits = scores.argmax(axis=2) == columns
-    return np.average(hits, axis=1, weights=weight)
+def hits(stack, columns):
+    """Whether each shot is right, in a stack of scores."""
+    return stack.argmax(axis=2) == columns
 
 
-def negative_log_losses(scores, variants, columns, weight):
-    """Negative log loss at each setting's own temperature, as scikit-learn's."""
+def log_likelihoods(stack, columns):
+    """Log probability of each shot's class, as scikit-learn's log loss has it."""
     if (columns < 0).any():
         raise ValueError(
             "log loss needs a shot of every held-out class in the training part"
         )
-    temperatures = np.array([v.temperature_ for v in variants], dtype=scores.dtype)
-    log_p = log_softmax(temperatures[:, None, None] * scores)
-    p = np.exp(log_p[:, np.arange(len(columns)), columns])
+    p = np.exp(-score_shots(stack, columns)[1])
     # scikit-learn's log loss keeps this distance from 0 and 1.
     eps = np.finfo(p.dtype).eps
-    return np.average(np.log(np.clip(p, eps, 1 - eps)), axis=1, weights=weight)
+    return np.log(np.clip(p, eps, 1 - eps))
 
 
 @dataclass(frozen=True)
@@ -240,8 +319,8 @@ class Judge:
     Attributes
     ----------
     score : callable
-        ``score(stack, variants, columns, weight)`` of many settings at once, or
-        a scorer ``score(estimator, X, y, sample_weight=)``.
+        ``score(stack, columns)`` of single shots under many settings at once,
+        averaged afterwards, or a scorer ``score(estimator, X, y, sample_weight=)``.
     stacked : bool
         Which of the two.
     weight : ndarray of shape (n_samples,) or None
@@ -264,6 +343,26 @@ class _HeldOut:
     components: tuple
     columns: np.ndarray
     test: np.ndarray
+
+    def take(self, rows):
+        """Only some of the held-out shots."""
+        components = _take(self.components, rows)
+        return replace(
+            self,
+            components=components,
+            columns=self.columns[rows],
+            test=self.test[rows],
+        )
+
+    def stacks(self, blend, factors):
+        """Scores of many settings times a factor each, a block of shots at a time."""
+        n_scores = len(factors) * len(self.fitted.classes_)
+        for rows in _batches(len(self.test), _BLOCK_SCORES // n_scores):
+            yield rows, blend(_take(self.components, rows), factors)
+
+
+def _take(components, rows):
+    return tuple(None if z is None else z[rows] for z in components)
 
 
 def _share_head(estimator, classes):
@@ -448,20 +547,19 @@ class Run:
                 except ValueError as error:
                     self._fail([row], error)
             return
-        for block in self._blocks(len(rows), [held_out]):
-            stack = fitted._blend_stack(components, variants[block])
+        for block in _batches(len(rows), _BLOCK_SETTINGS):
+            temperatures = np.array([v.temperature_ for v in variants[block]])
+            values = np.empty((len(temperatures), len(test)))
+            blend = fitted._blender(variants[block])
             try:
-                self.scores[rows[block], fold] = self.judge.score(
-                    stack, variants[block], held_out.columns, weight
-                )
+                for shots, stack in held_out.stacks(blend, temperatures):
+                    columns = held_out.columns[shots]
+                    values[:, shots] = self.judge.score(stack, columns)
             except ValueError as error:
                 self._fail(rows[block], error)
-
-    def _blocks(self, n_settings, held_out):
-        if not n_settings:
-            return []
-        n_scores = max(len(h.test) * len(h.fitted.classes_) for h in held_out)
-        return gen_batches(n_settings, max(1, _BLOCK_SCORES // n_scores))
+            else:
+                means = np.average(values, axis=1, weights=weight)
+                self.scores[rows[block], fold] = means
 
     def _leading(self, rows, blends):
         """Pick the settings of a group that no other so far has beaten."""
@@ -474,40 +572,64 @@ class Run:
     def _measure(self, held_out, rows, blends):
         """Log losses of settings and, where these decide, the scores to report."""
         known = [held.columns >= 0 for held in held_out]
-        columns = [h.columns[k] for h, k in zip(held_out, known, strict=True)]
+        ends = np.cumsum([np.count_nonzero(k) for k in known])
         weights = [self.weight[h.test[k]] for h, k in zip(held_out, known, strict=True)]
         self._loss_weight = np.concatenate(weights)
-        start = _TYPICAL_SHARPNESS
-        for block in self._blocks(len(rows), held_out):
-            stacks = []
+        step = max(1, _sample_step(ends[-1]))
+        sample = [
+            held.take(np.flatnonzero(k)[::step])
+            for held, k in zip(held_out, known, strict=True)
+        ]
+        prior = _PRIOR_SHOTS
+        if len(self._loss_weight):
+            share = sum(self.weight[held.test].sum() for held in sample)
+            prior *= share / self._loss_weight.sum()
+        if self._losses is None:
+            shape = len(self.scores), ends[-1]
+            self._losses = np.full(shape, np.nan, dtype=self.X.dtype)
+        variants = [
+            [held.fitted._reblend(blend) for blend in blends] for held in held_out
+        ]
+        ratio = 1.0
+        for block in _batches(len(rows), _BLOCK_SETTINGS):
+            blenders = [
+                held.fitted._blender(own[block])
+                for held, own in zip(held_out, variants, strict=True)
+            ]
+
+            def blocks(t, blenders=blenders):
+                for held, blend in zip(sample, blenders, strict=True):
+                    for shots, stack in held.stacks(blend, t):
+                        weight = self.weight[held.test[shots]]
+                        yield stack, held.columns[shots], weight
+
+            defaults = np.array([v._default_temperature for v in variants[-1][block]])
+            start = np.full(len(defaults), ratio)
+            ratios = _best_ratios(blocks, defaults, start, prior)
+            ratio = np.median(ratios)
             for fold, held in enumerate(held_out):
-                variants = [held.fitted._reblend(blend) for blend in blends[block]]
-                stack = held.fitted._blend_stack(held.components, variants)
+                shape = len(defaults), len(held.test)
+                right, losses = np.empty(shape, dtype=bool), np.empty(shape)
+                for shots, stack in held.stacks(blenders[fold], ratios * defaults):
+                    found = score_shots(stack, held.columns[shots])
+                    right[:, shots], losses[:, shots] = found
+                losses = losses[:, known[fold]]
+                self._losses[rows[block], ends[fold] - losses.shape[1] : ends[fold]] = (
+                    losses
+                )
                 if self.judge.by_log_loss:
                     weight = self.judge.weight
-                    self.scores[rows[block], fold] = self.judge.score(
-                        stack,
-                        variants,
-                        held.columns,
-                        None if weight is None else weight[held.test],
+                    self.scores[rows[block], fold] = np.average(
+                        right,
+                        axis=1,
+                        weights=None if weight is None else weight[held.test],
                     )
-                stacks.append(stack if known[fold].all() else stack[:, known[fold]])
-            if not len(self._loss_weight):
-                continue
-            defaults = np.array([variant._default_temperature for variant in variants])
-            losses, start = stacked_log_losses(
-                stacks, columns, weights, defaults, start
-            )
-            if self._losses is None:
-                shape = len(self.scores), losses.shape[1]
-                self._losses = np.full(shape, np.nan, dtype=losses.dtype)
-            self._losses[rows[block]] = losses
 
     def _choose(self, distance):
         means = self.scores.mean(axis=1)
         if np.isnan(means).all():
             return
-        if self._losses is None:
+        if self._losses is None or not len(self._loss_weight):
             self.best_index = int(np.nanargmax(means))
             return
         weight = self._loss_weight
@@ -532,7 +654,7 @@ class Run:
 
 
 STACK_SCORES = {
-    None: hit_rates,
-    "accuracy": hit_rates,
-    "neg_log_loss": negative_log_losses,
+    None: hits,
+    "accuracy": hits,
+    "neg_log_loss": log_likelihoods,
 }

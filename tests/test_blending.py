@@ -6,11 +6,11 @@ from scipy.special import log_softmax as scipy_log_softmax
 from skbridge._blending import (
     class_weights,
     default_temperature,
-    exponential_blend,
-    linear_blend,
     log_softmax,
+    sharpened,
     text_divergence,
     unit,
+    weighted_sums,
 )
 
 
@@ -24,25 +24,21 @@ def test_log_softmax_agrees_with_scipy_at_every_scale(scale):
     assert_allclose(log_softmax(scores), scipy_log_softmax(scores, axis=1), rtol=1e-12)
 
 
-def test_linear_blend_drops_an_absent_component():
-    z = np.random.default_rng(0).normal(size=(3, 4, 5))
-    assert_allclose(linear_blend(z, (1, 2, 3)), z[0] + 2 * z[1] + 3 * z[2])
-    assert_allclose(linear_blend((None, z[1], z[2]), (1, 2, 3)), 2 * z[1] + 3 * z[2])
-
-
-def test_exponential_blend_weighs_only_the_few_shot_terms():
-    z = np.random.default_rng(0).uniform(-1, 1, size=(3, 4, 2))
+def test_sharpened_terms_are_those_of_the_official_code():
+    z = np.random.default_rng(0).uniform(-1, 1, size=(4, 2))
     weights = np.array([1.0, 2.0])
-    blend = exponential_blend(z, (1, 2, 3), (4, 5, 6), weights)
-    e = [
-        lam * np.exp(-a * (1 - z_i))
-        for lam, a, z_i in zip((1, 2, 3), (4, 5, 6), z, strict=True)
-    ]
-    assert_allclose(blend, e[0] + weights * (e[1] + e[2]))
-    assert_allclose(
-        exponential_blend((None, z[1], z[2]), (1, 2, 3), (4, 5, 6), weights),
-        weights * (e[1] + e[2]),
-    )
+    assert_allclose(sharpened(z, 4.0), np.exp(-4 * (1 - z)))
+    expected = weights * np.exp(-3 * (1 - z))
+    assert_allclose(sharpened(z, 3.0, np.log(weights)), expected)
+
+
+def test_weighted_sums_give_a_stack_of_scores_in_the_terms_dtype():
+    terms = list(np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32))
+    weights = np.array([[1.0, 2.0, 3.0], [0.5, 0.0, 0.0]])
+    sums = weighted_sums(weights, terms)
+    assert sums.dtype == np.float32
+    expected = [terms[0] + 2 * terms[1] + 3 * terms[2], terms[0] / 2]
+    assert_allclose(sums, expected, rtol=1e-5)
 
 
 def test_class_weights_grow_where_text_and_prototype_disagree():
