@@ -571,13 +571,17 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
 
         return blend
 
-    def _fold_fitter(self, X, y, sample_weight):
+    def _fold_fitter(self, X, y, sample_weight, blends, kept):
         """Make a function that fits on some shots and compares others with them.
 
         Parameters
         ----------
         X, y, sample_weight : ndarray
             Valid shots of positive weight.
+        blends : list of dict
+            Blend parameters that the components have to serve.
+        kept : dict
+            Room for what other fitters of the same shots can use again.
 
         Returns
         -------

@@ -895,22 +895,28 @@ default="pseudo_inverse"
 
         return blend
 
-    def _fold_fitter(self, X, y, sample_weight):
+    def _fold_fitter(self, X, y, sample_weight, blends, kept):
         """Share what no fold changes: the bridge, the bridged shots and z1.
 
         A fold's class sums are those of all shots less those of its held-out
-        shots. Results differ from those of separate fits by rounding only.
+        shots. Results differ from those of separate fits by rounding only. A
+        component that no blend weighs is None.
         """
-        separate = super()._fold_fitter(X, y, sample_weight)
+        separate = super()._fold_fitter(X, y, sample_weight, blends, kept)
         if self.mode == "trained":
             return separate
         everything = copy(self).fit(X, y, sample_weight)
         n_classes = len(everything.classes_)
         codes = np.searchsorted(everything.classes_, y)
         shots = everything._bridge_shots(X, codes)
-        (_, texts), (view, _), _ = everything._terms()
-        z1 = None if texts is None else unit(X) @ texts.T
-        bridged = view(X)
+        (_, texts), (bridge, _), _ = everything._terms()
+        head = everything.text_head_
+        if texts is not None and head not in kept:
+            # No cut changes how shots compare with texts.
+            kept[head] = unit(X) @ texts.T
+        bridged = None
+        if any(blend.get("lambda_2", self.lambda_2) for blend in blends):
+            bridged = bridge(X)
 
         def sums(rows):
             return everything._sum_shots(
@@ -927,8 +933,9 @@ default="pseudo_inverse"
             else:
                 fitted._set_sums(sums(train))
             _, (_, prototypes), (view, vectors) = fitted._terms()
-            z2, z3 = bridged[test] @ prototypes.T, view(X[test]) @ vectors.T
-            return fitted, (None if z1 is None else z1[test], z2, z3)
+            z1 = None if texts is None else kept[head][test]
+            z2 = None if bridged is None else bridged[test] @ prototypes.T
+            return fitted, (z1, z2, view(X[test]) @ vectors.T)
 
         return fit
 

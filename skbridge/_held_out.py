@@ -122,7 +122,7 @@ def stacked_log_losses(stacks, codes, weights, defaults, start=1.0):
 
 
 def _sample_step(n_rows):
-    return -(-n_rows // _SAMPLE_ROWS)
+    return max(1, -(-n_rows // _SAMPLE_ROWS))
 
 
 def _batches(n, size):
@@ -342,27 +342,30 @@ class _HeldOut:
     fitted: object
     components: tuple
     columns: np.ndarray
-    test: np.ndarray
+    weight: np.ndarray
 
     def take(self, rows):
         """Only some of the held-out shots."""
-        components = _take(self.components, rows)
+        components = tuple(None if z is None else z[rows] for z in self.components)
         return replace(
             self,
             components=components,
             columns=self.columns[rows],
-            test=self.test[rows],
+            weight=self.weight[rows],
         )
 
     def stacks(self, blend, factors):
-        """Scores of many settings times a factor each, a block of shots at a time."""
+        """Give scores of many settings, times a factor each, for a block of shots.
+
+        Yields
+        ------
+        stack : ndarray of shape (n_settings, n_samples, n_classes)
+        columns, weight : ndarray of shape (n_samples,)
+        """
         n_scores = len(factors) * len(self.fitted.classes_)
-        for rows in _batches(len(self.test), _BLOCK_SCORES // n_scores):
-            yield rows, blend(_take(self.components, rows), factors)
-
-
-def _take(components, rows):
-    return tuple(None if z is None else z[rows] for z in components)
+        for rows in _batches(len(self.columns), _BLOCK_SCORES // n_scores):
+            block = self.take(rows)
+            yield blend(block.components, factors), block.columns, block.weight
 
 
 def _share_head(estimator, classes):
@@ -424,7 +427,7 @@ class Run:
         self.folds = folds
         self.judge = judge
         self.blend_names = {*estimator._blend_parameters, "temperature"}
-        self.heads = {}
+        self.heads, self.kept = {}, {}
 
     def with_texts(self, params):
         """Estimator with other parameters that knows its texts already."""
@@ -457,7 +460,7 @@ class Run:
         self.log_losses = np.full(len(settings), np.nan)
         self.failures = {}
         self.best_index, self.best_temperature = None, None
-        self._losses = None
+        self._losses, self._ratios = None, np.empty(0)
         if not self.folds:
             return
         groups = {}
@@ -513,14 +516,16 @@ class Run:
             columns = np.searchsorted(fitted.classes_, self.y[test])
             columns[columns == len(fitted.classes_)] = 0
             columns[fitted.classes_[columns] != self.y[test]] = -1
-            yield _HeldOut(fitted, components, columns, test)
+            yield _HeldOut(fitted, components, columns, self.weight[test])
 
     def _first_fit(self, fixed, blends):
         failure = None
         for blend in [{}, *blends]:
             try:
                 estimator = self.with_texts(fixed | blend)
-                fitter = estimator._fold_fitter(self.X, self.y, self.weight)
+                fitter = estimator._fold_fitter(
+                    self.X, self.y, self.weight, blends, self.kept
+                )
                 return fitter, fitter(*self.folds[0])
             except ValueError as error:
                 if str(error) == str(failure):
@@ -534,32 +539,41 @@ class Run:
             self.failures.setdefault(int(row), error)
 
     def _score(self, fold, held_out, rows, blends):
-        fitted, components, test = held_out.fitted, held_out.components, held_out.test
-        variants = [fitted._reblend(blend) for blend in blends]
-        weight = None if self.judge.weight is None else self.judge.weight[test]
+        """Score settings on one fold, at the temperatures that they have."""
+        variants = [held_out.fitted._reblend(blend) for blend in blends]
         if not self.judge.stacked:
-            X, y = self.X[test], self.y[test]
-            kwargs = {} if weight is None else {"sample_weight": weight}
-            for row, variant in zip(rows, variants, strict=True):
-                _remember(variant, X, components)
-                try:
-                    self.scores[row, fold] = self.judge.score(variant, X, y, **kwargs)
-                except ValueError as error:
-                    self._fail([row], error)
+            self._ask_scorer(fold, held_out, rows, variants)
             return
         for block in _batches(len(rows), _BLOCK_SETTINGS):
             temperatures = np.array([v.temperature_ for v in variants[block]])
-            values = np.empty((len(temperatures), len(test)))
-            blend = fitted._blender(variants[block])
+            blend = held_out.fitted._blender(variants[block])
             try:
-                for shots, stack in held_out.stacks(blend, temperatures):
-                    columns = held_out.columns[shots]
-                    values[:, shots] = self.judge.score(stack, columns)
+                values = [
+                    self.judge.score(stack, columns)
+                    for stack, columns, _ in held_out.stacks(blend, temperatures)
+                ]
             except ValueError as error:
                 self._fail(rows[block], error)
             else:
-                means = np.average(values, axis=1, weights=weight)
-                self.scores[rows[block], fold] = means
+                self._average(fold, held_out, rows[block], values)
+
+    def _average(self, fold, held_out, rows, values):
+        """Report the mean over a fold's shots of values that came in blocks."""
+        self.scores[rows, fold] = np.average(
+            np.concatenate(values, axis=1), axis=1, weights=held_out.weight
+        )
+
+    def _ask_scorer(self, fold, held_out, rows, variants):
+        """Score settings one by one, with a scorer that may ask anything."""
+        _, test = self.folds[fold]
+        X, y, weight = self.X[test], self.y[test], self.judge.weight
+        kwargs = {} if weight is None else {"sample_weight": weight[test]}
+        for row, variant in zip(rows, variants, strict=True):
+            _remember(variant, X, held_out.components)
+            try:
+                self.scores[row, fold] = self.judge.score(variant, X, y, **kwargs)
+            except ValueError as error:
+                self._fail([row], error)
 
     def _leading(self, rows, blends):
         """Pick the settings of a group that no other so far has beaten."""
@@ -571,65 +585,55 @@ class Run:
 
     def _measure(self, held_out, rows, blends):
         """Log losses of settings and, where these decide, the scores to report."""
-        known = [held.columns >= 0 for held in held_out]
-        ends = np.cumsum([np.count_nonzero(k) for k in known])
-        weights = [self.weight[h.test[k]] for h, k in zip(held_out, known, strict=True)]
-        self._loss_weight = np.concatenate(weights)
-        step = max(1, _sample_step(ends[-1]))
-        sample = [
-            held.take(np.flatnonzero(k)[::step])
-            for held, k in zip(held_out, known, strict=True)
-        ]
+        known = [np.flatnonzero(held.columns >= 0) for held in held_out]
+        step = _sample_step(sum(map(len, known)))
+        sample = [held.take(k[::step]) for held, k in zip(held_out, known, strict=True)]
+        self._loss_weight = np.concatenate(
+            [held.weight[k] for held, k in zip(held_out, known, strict=True)]
+        )
         prior = _PRIOR_SHOTS
         if len(self._loss_weight):
-            share = sum(self.weight[held.test].sum() for held in sample)
-            prior *= share / self._loss_weight.sum()
+            prior *= sum(h.weight.sum() for h in sample) / self._loss_weight.sum()
         if self._losses is None:
-            shape = len(self.scores), ends[-1]
+            shape = len(self.scores), len(self._loss_weight)
             self._losses = np.full(shape, np.nan, dtype=self.X.dtype)
         variants = [
             [held.fitted._reblend(blend) for blend in blends] for held in held_out
         ]
-        ratio = 1.0
+        first = len(self._ratios) != len(rows)
+        if first:
+            self._ratios = np.ones(len(rows))
         for block in _batches(len(rows), _BLOCK_SETTINGS):
             blenders = [
                 held.fitted._blender(own[block])
                 for held, own in zip(held_out, variants, strict=True)
             ]
 
-            def blocks(t, blenders=blenders):
+            def stacks(t, blenders=blenders):
                 for held, blend in zip(sample, blenders, strict=True):
-                    for shots, stack in held.stacks(blend, t):
-                        weight = self.weight[held.test[shots]]
-                        yield stack, held.columns[shots], weight
+                    yield from held.stacks(blend, t)
 
             defaults = np.array([v._default_temperature for v in variants[-1][block]])
-            start = np.full(len(defaults), ratio)
-            ratios = _best_ratios(blocks, defaults, start, prior)
-            ratio = np.median(ratios)
+            ratios = _best_ratios(stacks, defaults, self._ratios[block], prior)
+            # The next settings, or the same after another fit, are much alike.
+            self._ratios[block] = ratios
+            if first:
+                self._ratios[block.stop :] = np.median(ratios)
+            losses = []
             for fold, held in enumerate(held_out):
-                shape = len(defaults), len(held.test)
-                right, losses = np.empty(shape, dtype=bool), np.empty(shape)
-                for shots, stack in held.stacks(blenders[fold], ratios * defaults):
-                    found = score_shots(stack, held.columns[shots])
-                    right[:, shots], losses[:, shots] = found
-                losses = losses[:, known[fold]]
-                self._losses[rows[block], ends[fold] - losses.shape[1] : ends[fold]] = (
-                    losses
-                )
+                blocks = held.stacks(blenders[fold], ratios * defaults)
+                found = [score_shots(stack, columns) for stack, columns, _ in blocks]
+                right, lost = zip(*found, strict=True)
+                losses.append(np.concatenate(lost, axis=1)[:, known[fold]])
                 if self.judge.by_log_loss:
-                    weight = self.judge.weight
-                    self.scores[rows[block], fold] = np.average(
-                        right,
-                        axis=1,
-                        weights=None if weight is None else weight[held.test],
-                    )
+                    self._average(fold, held, rows[block], right)
+            self._losses[rows[block]] = np.concatenate(losses, axis=1)
 
     def _choose(self, distance):
         means = self.scores.mean(axis=1)
         if np.isnan(means).all():
             return
-        if self._losses is None or not len(self._loss_weight):
+        if not self._losses.size:
             self.best_index = int(np.nanargmax(means))
             return
         weight = self._loss_weight
@@ -649,7 +653,7 @@ class Run:
         for held in self._fits(fixed, [blend]) if again else last:
             variant = held.fitted._reblend(blend)
             scores = variant._blend(held.components)
-            folds.append((scores, held.columns, self.weight[held.test]))
+            folds.append((scores, held.columns, held.weight))
         self.best_temperature = fit_temperature(folds, variant._default_temperature)
 
 
