@@ -1,4 +1,4 @@
-"""Run the speed benchmarks that need nothing but the library; write one report.
+"""Run the speed benchmarks that need no data; write one report.
 
     python benchmarks/run_all.py --output docs/benchmarks.md
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy as np
 from skbridge._base import check_text_head
 
 # Settings that are blended at once, and scores that a block of their shots may hold:
-# half a MB in float32, for the cache.
+# 1 MB in float32, for the cache.
 _BLOCK_SETTINGS = 32
-_BLOCK_SCORES = 2**17
+_BLOCK_SCORES = 2**18
 # exp() of scores as large as this, or as small, still adds up in float32.
 _SAFE_EXPONENT = 70.0
 # What the default temperature weighs against held-out shots.
@@ -346,13 +346,8 @@ class _HeldOut:
 
     def take(self, rows):
         """Only some of the held-out shots."""
-        components = tuple(None if z is None else z[rows] for z in self.components)
-        return replace(
-            self,
-            components=components,
-            columns=self.columns[rows],
-            weight=self.weight[rows],
-        )
+        parts = _take(self.components, rows)
+        return _HeldOut(self.fitted, parts, self.columns[rows], self.weight[rows])
 
     def stacks(self, blend, factors):
         """Give scores of many settings, times a factor each, for a block of shots.
@@ -364,8 +359,12 @@ class _HeldOut:
         """
         n_scores = len(factors) * len(self.fitted.classes_)
         for rows in _batches(len(self.columns), _BLOCK_SCORES // n_scores):
-            block = self.take(rows)
-            yield blend(block.components, factors), block.columns, block.weight
+            stack = blend(_take(self.components, rows), factors)
+            yield stack, self.columns[rows], self.weight[rows]
+
+
+def _take(components, rows):
+    return tuple(None if z is None else z[rows] for z in components)
 
 
 def _share_head(estimator, classes):

@@ -84,21 +84,11 @@ def test_search_compares_the_same_scores(load_benchmark, monkeypatch, capsys):
     search = load_benchmark("search")
     space = {"bridge_rank": [4, 16], "lambda_3": [0.1, 1.0]}
     monkeypatch.setattr(search, "SPACE", space)
-    search.main(
-        [
-            "--classes",
-            "6",
-            "--shots",
-            "3",
-            "--width",
-            "32",
-            "--reference-settings",
-            "4",
-            "--trials",
-            "2",
-        ]
-    )
-    report = capsys.readouterr().out
-    rows = rows_of(report, "6 x 3")
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    sizes = ["--classes", "6", "--shots", "3", "--width", "32"]
+    search.main([*sizes, "--reference-settings", "4", "--trials", "2"])
+    rows = rows_of(capsys.readouterr().out, "6 x 3")
     assert rows[0][1:3] == ["FewShotSearchCV", "all"]
     assert rows[1][1].startswith("GridSearchCV (0 scores differ")
+    # A rival that is missing is not left out silently.
+    assert rows[2][1:3] == ["Optuna TPE, 1,000 trials", "not installed"]
