@@ -618,10 +618,12 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         """Floats that scoring one row needs at once, for the size of blocks."""
         return 3 * (self.n_features_in_ + len(self.classes_))
 
-    def _scorer(self):
+    def _scorer(self, n_rows, dtype):
         """Give a function from rows to their scores, with all that serves every row.
 
-        Its second argument is None or an array that the scores may be written to.
+        It is called with at most `n_rows` of `dtype` at once; its second argument is
+        None or an array that the scores may be written to. The next call may
+        overwrite what it gave.
         """
         return lambda X, out: self._blend(self._components(X))
 
@@ -634,8 +636,9 @@ class BaseFewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = check_embeddings(self, X, reset=False)
         check_zero_rows(X, "predict")
-        out, score = None, self._scorer()
-        for rows in gen_batches(len(X), max(1, _BLOCK_FLOATS // self._floats_a_row)):
+        n_rows = min(len(X), max(1, _BLOCK_FLOATS // self._floats_a_row))
+        out, score = None, self._scorer(n_rows, X.dtype)
+        for rows in gen_batches(len(X), n_rows):
             room = out[rows] if in_place and out is not None else None
             block = finish(score(X[rows], room))
             if out is None:

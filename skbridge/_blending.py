@@ -17,10 +17,10 @@ def row_lengths(x):
     return np.sqrt(np.einsum("...i,...i->...", x, x))
 
 
-def unit(x):
+def unit(x, out=None):
     """Scale the rows of `x` to length 1; a row of zeros stays as it is."""
     norm = row_lengths(x)[..., None]
-    return x / np.where(norm > 0, norm, 1)
+    return np.divide(x, np.where(norm > 0, norm, 1), out=out)
 
 
 def log_softmax(scores):

@@ -774,21 +774,25 @@ default="pseudo_inverse"
 
     def _joint(self, X):
         """Bridge rows to unit joint embeddings, before the projection's bias."""
-        return unit(self._centred(X) @ self._bridge.joint)
+        return self._mapped(X, self._bridge.joint)
 
-    def _compact(self, X):
+    def _compact(self, X, out=None):
         """Do as `_joint`, in the coordinates of the bridge's basis."""
-        return unit(self._centred(X) @ self._bridge.compact)
+        return self._mapped(X, self._bridge.compact, out)
 
-    def _bridged(self, X):
+    def _bridged(self, X, out=None):
         """Bridge rows to unit joint embeddings."""
         if self._bridge.bias is None:
-            return self._joint(X)
-        return unit(self._bridge.to_joint(self._bridge.to_text(X)))
+            return self._mapped(X, self._bridge.joint, out)
+        return unit(self._bridge.to_joint(self._bridge.to_text(X)), out)
 
-    def _in_metric(self, X):
+    def _in_metric(self, X, out=None):
         """Bridge rows to the metric of ``head="gda"``, to unit length there."""
-        return unit(self._centred(X) @ self._to_metric)
+        return self._mapped(X, self._to_metric, out)
+
+    def _mapped(self, X, matrix, out=None):
+        rows = np.matmul(self._centred(X), matrix, out=out)
+        return unit(rows, rows)
 
     def _terms(self):
         """How z1, z2 and z3 see a query, and the class vectors that each compares."""
@@ -806,13 +810,15 @@ default="pseudo_inverse"
             for view, vectors in self._terms()
         )
 
-    def _scorer(self):
+    def _scorer(self, n_rows, dtype):
         """Give scores of rows, with the blend folded into the class vectors.
 
         A linear blend is one product of all views with the weighted vectors; a term
-        of an exponential one is ``exp(view . sharpness v_k + offset_k)``.
+        of an exponential one is ``exp(view . sharpness v_k + offset_k)``. Both are
+        worked out in arrays that every block of rows uses again.
         """
         self._check_blend()
+        dtype = np.result_type(dtype, self.prototypes_)
         terms = [
             (weight, sharpness, weighted, view, vectors)
             for weight, sharpness, weighted, (view, vectors) in zip(
@@ -824,36 +830,44 @@ default="pseudo_inverse"
             )
             if weight
         ]
+        room = np.empty((n_rows, len(self.classes_)), dtype)
         if self.blending == "linear":
             stacked = {}
             for weight, _, _, view, vectors in terms:
                 stacked[view] = stacked.get(view, 0) + weight * vectors
+            edges = np.cumsum([0, *(part.shape[1] for part in stacked.values())])
             vectors = np.concatenate(list(stacked.values()), axis=1).T
+            views = np.empty((n_rows, edges[-1]), dtype)
 
             def score(X, out):
-                views = np.concatenate([view(X) for view in stacked], axis=1)
-                return np.matmul(views, vectors, out=out)
+                out = room[: len(X)] if out is None else out
+                for view, start, stop in zip(stacked, edges, edges[1:], strict=False):
+                    view(X, views[: len(X), start:stop])
+                return np.matmul(views[: len(X)], vectors, out=out)
 
             return score
 
-        folded = []
+        views, folded = {}, []
         for weight, sharpness, weighted, view, vectors in terms:
             offset = np.full(len(vectors), np.log(weight) - sharpness, vectors.dtype)
             if weighted and self.smoothness:
                 offset += float(self.smoothness) * self._kl
-            folded.append((view, (sharpness * vectors).T, offset))
+            # Beside a last column of ones the product adds the offsets.
+            folded.append((view, np.vstack([(sharpness * vectors).T, offset])))
+            views[view] = np.ones((n_rows, vectors.shape[1] + 1), dtype)
+        spare = np.empty_like(room)
 
         def score(X, out):
-            views = {view: view(X) for view, _, _ in folded}
-            total = None
-            for view, vectors, offset in folded:
-                term = np.matmul(
-                    views[view], vectors, out=out if total is None else None
-                )
-                term += offset
+            out = room[: len(X)] if out is None else out
+            for view, rows in views.items():
+                view(X, rows[: len(X), :-1])
+            for i, (view, vectors) in enumerate(folded):
+                term = spare[: len(X)] if i else out
+                np.matmul(views[view][: len(X)], vectors, out=term)
                 np.exp(term, out=term)
-                total = term if total is None else np.add(total, term, out=total)
-            return total
+                if i:
+                    out += term
+            return out
 
         return score
 

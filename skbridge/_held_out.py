@@ -381,14 +381,19 @@ def _share_head(estimator, classes):
 
 def _remember(variant, X, components):
     """Let `variant` compare the rows X without computing anything again."""
-    score = variant._scorer()
+    scorer = variant._scorer
 
-    def recall(queries, out):
-        if np.array_equal(queries, X):
-            return variant._blend(components)
-        return score(queries, out)
+    def recaller(n_rows, dtype):
+        score = scorer(n_rows, dtype)
 
-    variant._scorer = lambda: recall
+        def recall(queries, out):
+            if np.array_equal(queries, X):
+                return variant._blend(components)
+            return score(queries, out)
+
+        return recall
+
+    variant._scorer = recaller
 
 
 class Run:

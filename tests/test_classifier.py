@@ -325,15 +325,37 @@ def test_grid_search_tries_the_weights_and_copies_no_head(head, rng):
     assert cross_val_score(search.best_estimator_, X, y, cv=2).shape == (2,)
 
 
-def test_blocks_of_rows_change_nothing(head, shots, rng, monkeypatch):
-    X, y = shots
+@pytest.mark.parametrize("kind", ["mean", "gda"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("blending", ["linear", "exponential"])
+def test_blocks_of_rows_change_nothing(rng, monkeypatch, blending, bias, kind):
+    head = make_head(rng, bias=bias)
+    X, y = make_shots(rng, head)
     queries = rng.normal(size=(50, 9))
-    classifier = SeMoBridgeClassifier(text_head=head, lambda_2=0.5).fit(X, y)
-    whole = classifier.predict_proba(queries), classifier.predict(queries)
+    classifier = SeMoBridgeClassifier(
+        text_head=head, lambda_2=0.5, blending=blending, smoothness=0.5, head=kind
+    ).fit(X, y)
+    methods = ("decision_function", "predict_proba", "predict")
+    whole = [getattr(classifier, method)(queries) for method in methods]
+    scores = classifier._blend(classifier.component_logits(queries))
+    assert_allclose(whole[0], scores, rtol=1e-12, atol=1e-12)
     monkeypatch.setattr("skbridge._base._BLOCK_FLOATS", 200)
     # Matrix products of other shapes may round differently.
-    assert_allclose(classifier.predict_proba(queries), whole[0], rtol=1e-12)
-    assert_array_equal(classifier.predict(queries), whole[1])
+    blocks = [getattr(classifier, method)(queries) for method in methods]
+    assert_allclose(blocks[0], whole[0], rtol=1e-12, atol=1e-12)
+    assert_allclose(blocks[1], whole[1], rtol=1e-12)
+    assert_array_equal(blocks[2], whole[2])
+
+
+def test_wider_queries_are_scored_in_their_own_precision(rng):
+    head = make_head(rng, dtype=np.float32)
+    X, y = make_shots(rng, head)
+    classifier = SeMoBridgeClassifier(text_head=head, lambda_2=0.5)
+    classifier.fit(X.astype(np.float32), y)
+    assert classifier.decision_function(X.astype(np.float32)).dtype == np.float32
+    scores = classifier.decision_function(X)
+    assert scores.dtype == np.float64
+    assert_allclose(scores, classifier._blend(classifier.component_logits(X)))
 
 
 @pytest.mark.parametrize("kind", ["mean", "gda"])
