@@ -8,9 +8,9 @@ remembered by content, so it is timed on its own and not in the fits, of which t
 first call does not count. The official way is the official code's arithmetic in
 NumPy: bridge every query in two products, three products with class vectors,
 exponentials of whole arrays, and a product of the second term with the one-hot
-labels of its cache, which holds one mean a class. A fit's floor counts all columns of
-W+ in the lengths of the bridged shots; the second one counts the directions that the
-cut keeps alone, which the lengths follow from too.
+labels of its cache, which holds one mean a class. Floors count bridged embeddings in
+all their columns; the second ones count the directions that the cut keeps alone, which
+are as good to compare with.
 
     python benchmarks/closed_form.py
 """
@@ -81,6 +81,7 @@ def predict_rows(X, y, head, queries, repeats):
     rows = []
     for name, options in BLENDS.items():
         classifier = SeMoBridgeClassifier(text_head=head, **options).fit(X, y)
+        rank = classifier._bridge.basis.shape[1]
         # As the official cache: the mean of a class's shots, one row a class.
         shots, one_hot = classifier.prototypes_, np.eye(n_classes, dtype=X.dtype)
         np.testing.assert_allclose(
@@ -107,10 +108,15 @@ def predict_rows(X, y, head, queries, repeats):
             repeats,
         )
         rate = operations / times["product"].median
-        bridging = d if classifier.lambda_2 else 0
-        n_products = 3 if classifier.blending == "exponential" else 2
-        width = bridging + n_classes * (n_products if classifier.lambda_2 else 1)
-        floor = 2 * n * d * width / rate
+        # Columns that meet a query, and those that meet a bridged query.
+        own, bridged = n_classes, 0
+        if classifier.lambda_2:
+            own *= 2 if classifier.blending == "exponential" else 1
+            bridged = n_classes
+        floor, least = (
+            2 * n * (d * own + (width * (d + bridged) if bridged else 0)) / rate
+            for width in (d, rank)
+        )
         official_seconds = times["official"].median
         fresh = floor + times["fill"].median
         rows.append(
@@ -119,6 +125,7 @@ def predict_rows(X, y, head, queries, repeats):
                 f"{1e3 * floor:.0f} ms",
                 times["predict"],
                 cell(times["predict"].median / floor),
+                cell(times["predict"].median / least),
                 times["scores"],
                 cell(times["scores"].median / fresh),
                 times["official"],
@@ -145,33 +152,35 @@ def fit_rows(X, y, head, repeats):
     for name in ("mean", "gda"):
         classifier = SeMoBridgeClassifier(text_head=head, head=name)
         calls[name] = lambda c=classifier: c.fit(X, y)
-    scatter = projection @ projection.T
-    calls["eigh"] = lambda: np.linalg.eigh(scatter)
+    rank = SeMoBridgeClassifier(text_head=head).fit(X, y)._bridge.basis.shape[1]
+    for width in (d, rank):
+        scatter = projection[:, :width].T @ projection[:, :width]
+        calls[width] = lambda scatter=scatter: np.linalg.eigh(scatter)
     times = interleaved(calls, repeats)
     rate = operations / times["single"].median
     double_rate = double_operations / times["double"].median
-    products = {
+
+    def mean_floor(width):
         # Lengths of the bridged shots, and the class means through W+ and W.
-        "mean": 2 * n * d * d_t + 2 * n_classes * 2 * d * d_t,
-        # The bridged shots, the texts, and the map from the bridge to the metric.
-        "gda": 2 * n * d * d + 2 * n_classes * d * d + 2 * 2 * d**3,
-    }
-    # The second moment is symmetric; the metric takes a decomposition.
-    extra = {
-        "mean": 0.0,
-        "gda": (n * d * d + 2 * 2 * n_classes * d * d) / double_rate
-        + times["eigh"].median,
-    }
-    # The lengths do not need the columns of W+ that the cut leaves empty.
-    rank = SeMoBridgeClassifier(text_head=head).fit(X, y)._bridge.root.shape[1]
-    spared = {"mean": 2 * n * d * (d_t - rank), "gda": 0}
+        return (2 * n * d * width + 2 * n_classes * 2 * d * d_t) / rate
+
+    def gda_floor(width):
+        # The bridged shots, the texts, and the map of a query to the metric.
+        products = 2 * (n + n_classes) * d * width + 2 * d * width**2
+        # The second moment and that of the means are symmetric.
+        doubles = (n + n_classes) * width**2 + 2 * n_classes * width**2
+        return products / rate + doubles / double_rate + times[width].median
+
     rows = []
-    for name in products:
-        floor = products[name] / rate + times["copy"].median / 2 + extra[name]
-        least = floor - spared[name] / rate
-        seconds = times[name].median
-        row = [name, f"{1e3 * floor:.0f} ms", times[name], cell(seconds / floor)]
-        rows.append([*row, f"{1e3 * least:.0f} ms", cell(seconds / least)])
+    for name, floor_of, all_columns in (
+        ("mean", mean_floor, d_t),
+        ("gda", gda_floor, d),
+    ):
+        row, seconds = [name], times[name].median
+        for width in (all_columns, rank):
+            floor = floor_of(width) + times["copy"].median / 2
+            row += [f"{1e3 * floor:.0f} ms", cell(seconds / floor)]
+        rows.append([*row[:2], times[name], *row[2:]])
     return rows, times["SVD"]
 
 
@@ -222,6 +231,7 @@ def main(argv=None):
     print(markdown_table(header, rows))
     print(f"\nThe SVD of the projection, once for all fits: {svd}.\n")
     header = ["predict, blending", "floor", "`predict`", "/ floor"]
+    header += ["/ floor, kept directions alone"]
     header += ["`decision_function`", "/ floor", "official way"]
     header += ["official / `predict`", "official / `decision_function`"]
     rows = predict_rows(X, y, head, queries, options.repeats)
