@@ -23,6 +23,8 @@ _SAMPLE_ROWS = 256
 _MAX_NEWTON_STEPS = 50
 # The loss is flat about its minimum: this share of t costs some 1e-4 of it.
 _NEWTON_TOLERANCE = 0.02
+# Where the search for a temperature starts, in spreads of a shot's scores.
+_TYPICAL_SHARPNESS = 3.0
 # Means of equal scores may differ by rounding.
 _SCORE_TOLERANCE = 1e-10
 # Parameters that decide which texts an estimator has.
@@ -186,6 +188,15 @@ def _best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE)
         beyond = (log_ratio < low) | (log_ratio > high)
         log_ratio[beyond] = (low[beyond] + high[beyond]) / 2
     return np.exp(log_ratio)
+
+
+def _spreads(blocks, n_settings):
+    """Average the standard deviation of a shot's scores over shots."""
+    total, n_rows = np.zeros(n_settings), 0
+    for stack, columns, _ in blocks:
+        total += stack.std(axis=2).sum(axis=1)
+        n_rows += len(columns)
+    return total / max(1, n_rows)
 
 
 def _row_sums(stack):
@@ -464,7 +475,9 @@ class Run:
         self.log_losses = np.full(len(settings), np.nan)
         self.failures = {}
         self.best_index, self.best_temperature = None, None
-        self._losses, self._ratios = None, np.empty(0)
+        self._losses = None
+        # What was found for the settings so far.
+        self._ratios, self._sharpness = {}, _TYPICAL_SHARPNESS
         if not self.folds:
             return
         groups = {}
@@ -604,9 +617,6 @@ class Run:
         variants = [
             [held.fitted._reblend(blend) for blend in blends] for held in held_out
         ]
-        first = len(self._ratios) != len(rows)
-        if first:
-            self._ratios = np.ones(len(rows))
         for block in _batches(len(rows), _BLOCK_SETTINGS):
             blenders = [
                 held.fitted._blender(own[block])
@@ -618,11 +628,8 @@ class Run:
                     yield from held.stacks(blend, t)
 
             defaults = np.array([v._default_temperature for v in variants[-1][block]])
-            ratios = _best_ratios(stacks, defaults, self._ratios[block], prior)
-            # The next settings, or the same after another fit, are much alike.
-            self._ratios[block] = ratios
-            if first:
-                self._ratios[block.stop :] = np.median(ratios)
+            place = len(rows), block.start
+            ratios = self._find_ratios(place, stacks, defaults, prior)
             losses = []
             for fold, held in enumerate(held_out):
                 blocks = held.stacks(blenders[fold], ratios * defaults)
@@ -632,6 +639,24 @@ class Run:
                 if self.judge.by_log_loss:
                     self._average(fold, held, rows[block], right)
             self._losses[rows[block]] = np.concatenate(losses, axis=1)
+
+    def _find_ratios(self, place, stacks, defaults, prior):
+        """Best temperatures of some settings over their default ones.
+
+        The settings at the same place of another group are mostly the same after
+        another fit, and start from what was found there. Without such, settings
+        start as sharp as those before them ended.
+        """
+        if place in self._ratios:
+            ratios = _best_ratios(stacks, defaults, self._ratios[place], prior)
+        else:
+            spreads = _spreads(stacks(defaults), len(defaults))
+            spreads = np.where(spreads > 0, spreads, self._sharpness)
+            start = self._sharpness / spreads
+            ratios = _best_ratios(stacks, defaults, start, prior)
+            self._sharpness = np.median(ratios * spreads)
+        self._ratios[place] = ratios
+        return ratios
 
     def _choose(self, distance):
         means = self.scores.mean(axis=1)
