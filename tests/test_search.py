@@ -25,6 +25,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skbridge._base
+import skbridge._held_out
 from skbridge import FewShotSearchCV, SeMoBridgeClassifier, TextHead
 from skbridge._folds import shot_folds
 from skbridge._held_out import (
@@ -705,6 +706,38 @@ def test_stacked_losses_are_those_of_the_fitted_temperatures(n_samples):
         assert got.mean() == pytest.approx(nll.mean(), rel=0.01)
 
 
+def test_scores_that_exp_cannot_take_have_the_losses_of_shifted_ones():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(3, 20, 6)).astype(np.float32)
+    codes, weight = rng.integers(6, size=20), np.ones(20)
+    defaults = np.full(3, 2.0)
+    near, _ = stacked_log_losses([scores], [codes], [weight], defaults)
+    for shift in (-1000, 1000):
+        far, _ = stacked_log_losses([scores + shift], [codes], [weight], defaults)
+        assert_allclose(far, near, atol=2e-3)
+
+
+def test_settings_that_differ_by_a_common_factor_have_equal_losses(problem):
+    X, y, head = problem
+    space = [{"lambda_1": [c], "lambda_2": [c], "lambda_3": [2 * c]} for c in (0.1, 3)]
+    losses = search_of(head, space).fit(X, y).cv_results_["log_loss"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("scoring", [None, "accuracy", "neg_log_loss"])
+def test_results_do_not_depend_on_how_shots_and_settings_are_cut(
+    problem, monkeypatch, scoring
+):
+    X, y, head = problem
+    whole = search_of(head, scoring=scoring).fit(X, y)
+    monkeypatch.setattr(skbridge._held_out, "_BLOCK_SCORES", 1)
+    monkeypatch.setattr(skbridge._held_out, "_BLOCK_SETTINGS", 2)
+    parts = search_of(head, scoring=scoring).fit(X, y)
+    assert parts.best_index_ == whole.best_index_
+    for key in ("mean_test_score", "log_loss"):
+        assert_allclose(parts.cv_results_[key], whole.cv_results_[key], rtol=1e-4)
+
+
 def test_best_estimator_has_the_temperature_of_the_held_out_scores(problem):
     X, y, head = problem
     search = search_of(head).fit(X, y)
@@ -796,6 +829,29 @@ def test_one_decomposition_serves_all_cuts_and_folds(monkeypatch):
     )
     search_of(head, {"bridge_rank": [2, 4, 6, 8]}).fit(X, y)
     assert len(calls) == 1
+
+
+def test_folds_compute_no_component_twice_and_none_that_nothing_weighs(problem):
+    X, y, head = problem
+    train, test = np.arange(8, len(y)), np.arange(8)
+    weight, kept = np.ones(len(y)), {}
+
+    def components(bridge_rank, blends):
+        classifier = SeMoBridgeClassifier(text_head=head, bridge_rank=bridge_rank)
+        fit = classifier._fold_fitter(X, y, weight, blends, kept)
+        fitted, found = fit(train, test)
+        return found, fitted.component_logits(X[test])
+
+    (z1, z2, z3), expected = components(3, [{}, {"lambda_3": 2.0}])
+    assert z2 is None
+    assert_allclose(z1, expected[0])
+    assert_allclose(z3, expected[2])
+    # Another cut finds z1 in the room that both were given.
+    (shared,) = kept.values()
+    shared[:] = 7
+    (z1, z2, _), expected = components(8, [{}, {"lambda_2": 0.1}])
+    assert (z1 == 7).all()
+    assert_allclose(z2, expected[1])
 
 
 def test_training_is_not_repeated_for_blend_settings(problem, monkeypatch):
