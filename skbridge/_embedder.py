@@ -3,6 +3,7 @@
 import os
 import warnings
 from contextlib import closing
+from functools import cache as once
 from functools import partial
 from numbers import Integral
 
@@ -270,8 +271,9 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         """
         self._validate_params()
         images = check_images(X)
+        load = once(self._load)  # A device that is missing is told of once.
         with open_cache(self.cache_dir) as cache:
-            known = self._know_model(cache)
+            known = self._know_model(cache, load)
             embeddings = np.full((len(images), known.embed_dim), np.nan, np.float32)
             space = (
                 None
@@ -279,7 +281,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
                 else image_space(known, self._precision(), self.fast_jpeg)
             )
             plan = ImagePlan(images, embeddings, cache, space)
-            unreadable = self._embed(plan, embeddings) if len(plan) else {}
+            unreadable = self._embed(plan, embeddings, load) if len(plan) else {}
         for position, first in plan.duplicates:
             embeddings[position] = embeddings[first]
             if first in unreadable:
@@ -299,17 +301,17 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
             )
         return embeddings
 
-    def _embed(self, plan, embeddings):
+    def _embed(self, plan, embeddings, load):
         """Embed what a plan says, in place; give back what cannot be read."""
         unreadable = {}
-        for rows, batch in _one_behind(self._encode(plan, unreadable)):
+        for rows, batch in _one_behind(self._encode(plan, unreadable, load)):
             embeddings[rows] = batch.cpu().numpy()
             plan.keep(rows)
         return unreadable
 
-    def _encode(self, plan, unreadable):
+    def _encode(self, plan, unreadable, load):
         """Yield the rows of each batch and their embeddings, still on the device."""
-        loaded = self._load()
+        loaded = load()
         least_side = None
         if self.fast_jpeg:
             least_side = 2 * int(np.max(loaded.model.visual.image_size))
@@ -421,7 +423,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
             For instance `"vit_b_16_000"` to `"vit_b_16_511"`.
         """
         with open_cache(self.cache_dir) as cache:
-            known = self._know_model(cache)
+            known = self._know_model(cache, self._load)
         digits = len(str(known.embed_dim - 1))
         names = [f"{known.slug}_{i:0{digits}d}" for i in range(known.embed_dim)]
         return np.asarray(names, dtype=object)
@@ -488,11 +490,11 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
             )
         return open_cache(self.cache_dir)
 
-    def _know_model(self, cache):
+    def _know_model(self, cache, load):
         """Facts of the model, which need not be loaded where there is a cache."""
         if cache is None:
-            return self._load()
-        return cache.know_model(self.model, self.pretrained, self._load)
+            return load()
+        return cache.know_model(self.model, self.pretrained, load)
 
     def _precision(self):
         if self.precision in ("auto", "fp32"):
