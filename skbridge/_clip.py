@@ -39,10 +39,11 @@ _LOCK = threading.RLock()
 # Nanoseconds in which a file may be written twice and show one time; FAT's are 2 s.
 _COARSEST_CLOCK = 2 * 10**9
 
-# Patches that a CPU is given at a time: on two cores ViT-B-16 and RN50 embed 16 photos
-# of 224 x 224 (196 patches of 16 x 16 each) at a time 13 and 25 % faster than 64;
-# benchmarks/embedding.py --models ViT-B-16 RN50 --batch-size 64 compares them.
-_CPU_PATCHES = 16 * 196
+# Patches that a CPU is given at a time. Larger buffers are taken from the system and
+# given back each time: on two cores RN50 and ViT-B-16 embed 8 photos of 224 x 224 (196
+# patches of 16 x 16 each) at a time 15 and 10 % faster than 16;
+# benchmarks/embedding.py --models RN50 ViT-B-16 --batch-size 8 compares them.
+_CPU_PATCHES = 8 * 196
 
 # Seconds within which the hub must answer the one question that is asked before
 # a download; HF_HUB_ETAG_TIMEOUT overrides it.
@@ -139,7 +140,9 @@ class LoadedCLIP:
             Mode RGB.
         """
         for step in self.preprocess.transforms[:-2]:
-            image = step(image)
+            # A crop to the size that an image has would copy it.
+            if getattr(step, "size", None) != (image.height, image.width):
+                image = step(image)
         return image
 
     @property

@@ -30,6 +30,11 @@ _UPRIGHT = {
 # same image object must not do at once.
 _FIRST_USE = threading.Lock()
 
+# Images decoded in a turn of a caller that needs all cores, or a batch where that is
+# more. Turns are long because torch's threads, when they are through with a batch, keep
+# their cores busy for some milliseconds in the hope of more.
+_TURN = 256
+
 
 def check_images(X):
     """Check that X is a sequence of images, without looking at its items.
@@ -244,7 +249,8 @@ def read_in_batches(
         are started once and kept for the next call.
     overlap : bool, default=True
         Decode the next batch while the caller works on this one. False leaves the
-        cores to the caller in the meantime.
+        cores to the caller in the meantime: 256 images, or a batch where that is more,
+        are decoded before it gets the first of them.
     least_side : int or None, default=None
         As for `to_rgb`.
     verbose : int, default=0
@@ -279,12 +285,19 @@ def read_in_batches(
     run = map
     if n_threads > 0:
         run = partial(_map_ahead, n_threads=n_threads, ahead=batch_size)
-    results = run(attempt, items) if overlap else None
+    run = partial(run, attempt)
+    turn = max(batch_size, _TURN)
+    results = run(items) if overlap else _in_turns(run, items, turn)
     with tqdm(total=len(images), unit="image", disable=not verbose) as progress:
         for start in range(0, len(images), batch_size):
-            batch = results if overlap else run(attempt, islice(items, batch_size))
-            yield start, list(islice(batch, batch_size))
+            yield start, list(islice(results, batch_size))
             progress.update(min(batch_size, len(images) - start))
+
+
+def _in_turns(run, items, turn):
+    """Yield what `run` makes of the items, so many at once and then none ahead."""
+    while results := list(run(islice(items, turn))):
+        yield from results
 
 
 def _map_ahead(function, items, *, n_threads, ahead):

@@ -202,6 +202,34 @@ def test_pixels_are_scaled_to_the_last_bit_as_open_clip_does(embedder, arrays):
     assert torch.equal(scale_pixels(loaded, torch.from_numpy(pixels)), expected)
 
 
+@pytest.mark.parametrize("cut", [(9, 0), (0, 9), (0, 0), None])
+def test_resize_gives_the_pixels_of_open_clips_steps(embedder, cut):
+    loaded = embedder._load()
+    side = int(np.max(loaded.model.visual.image_size))
+    shape = (side, side) if cut is None else (side // 2 + cut[0], side // 2 + cut[1])
+    pixels = np.random.RandomState(0).randint(0, 256, (*shape, 3), np.uint8)
+    expected = Image.fromarray(pixels)
+    for step in loaded.preprocess.transforms[:-2]:
+        expected = step(expected)
+    np.testing.assert_array_equal(loaded.resize(Image.fromarray(pixels)), expected)
+
+
+def test_image_that_no_crop_changes_is_not_copied_by_one(embedder, monkeypatch):
+    loaded = embedder._load()
+    cropped = []
+    crop = Image.Image.crop
+
+    def spy(image, box):
+        cropped.append(image.size)
+        return crop(image, box)
+
+    monkeypatch.setattr(Image.Image, "crop", spy)
+    assert loaded.resize(Image.new("RGB", (10, 10))).size == (32, 32)
+    assert cropped == []
+    assert loaded.resize(Image.new("RGB", (10, 20))).size == (32, 32)
+    assert cropped == [(32, 64)]
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -570,6 +598,19 @@ def test_model_may_be_a_path(tiny_clip_dir, arrays, expected):
     np.testing.assert_allclose(
         embedder.fit_transform(arrays), expected, rtol=RTOL, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_missing_device_is_told_of_once_a_call(
+    embedder, arrays, tmp_path, monkeypatch, cached
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    embedder = clone(embedder).set_params(
+        device="cuda", cache_dir=str(tmp_path) if cached else None
+    )
+    with pytest.warns(UserWarning, match="Requested device 'cuda'") as caught:
+        embedder.transform(arrays)
+    assert len(caught) == 1
 
 
 def test_missing_device_and_half_precision_fall_back_with_warnings(

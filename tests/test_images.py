@@ -652,14 +652,29 @@ def test_next_batch_is_decoded_while_the_caller_works_on_this_one():
     assert next(batches) == (2, [3, 4])
 
 
-def test_without_overlap_nothing_is_decoded_while_the_caller_works():
+def test_without_overlap_nothing_is_decoded_while_the_caller_works(monkeypatch):
+    monkeypatch.setattr("skbridge._images._TURN", 4)
     seen = []
-    images = [np.zeros((1, 1 + i), np.uint8) for i in range(5)]
-    for start, results in read_in_batches(
+    images = [np.zeros((1, 1 + i), np.uint8) for i in range(11)]
+    decoded = []
+    for _ in read_in_batches(
         images, lambda image: seen.append(image.width), batch_size=2, overlap=False
     ):
         time.sleep(0.01)
-        assert len(seen) == start + len(results)
+        decoded.append(len(seen))
+    assert decoded == [4, 4, 8, 8, 11, 11]
+
+
+def test_without_overlap_a_turn_has_a_batch_at_least(monkeypatch):
+    monkeypatch.setattr("skbridge._images._TURN", 2)
+    seen = []
+    images = [np.zeros((1, 1 + i), np.uint8) for i in range(8)]
+    batches = read_in_batches(
+        images, lambda image: seen.append(image.width), batch_size=5, overlap=False
+    )
+    next(batches)
+    time.sleep(0.01)
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("overlap", [True, False])
