@@ -12,7 +12,7 @@ from skbridge._base import check_text_head
 
 # Settings that are blended at once, and scores that a block of their shots may hold:
 # 1 MB in float32, for the cache.
-_BLOCK_SETTINGS = 32
+_BLOCK_SETTINGS = 16
 _BLOCK_SCORES = 2**18
 # exp() of scores as large as this, or as small, still adds up in float32.
 _SAFE_EXPONENT = 70.0
@@ -65,17 +65,13 @@ def fit_temperature(folds, default, *, prior_shots=_PRIOR_SHOTS):
     margins = []
     for scores, codes, weight in folds:
         known = np.flatnonzero(codes >= 0)
-        rows, columns = scores[known], codes[known]
-        rows -= rows[np.arange(len(rows)), columns][:, None]
-        margins.append((rows[None], columns, weight[known]))
-
-    def blocks(t):
-        for stack, columns, weight in margins:
-            for shots in _row_blocks(stack):
-                yield _times(t, stack[:, shots]), columns[shots], weight[shots]
-
+        for rows in _batches(len(known), _BLOCK_SCORES // scores.shape[1]):
+            shots = known[rows]
+            block, columns = scores[shots], codes[shots]
+            block -= block[np.arange(len(shots)), columns][:, None]
+            margins.append((block[None], columns, weight[shots]))
     (ratio,) = _best_ratios(
-        blocks, np.array([default]), np.ones(1), prior_shots, tolerance=1e-5
+        margins, np.array([default]), np.ones(1), prior_shots, tolerance=1e-5
     )
     return float(default * ratio)
 
@@ -108,14 +104,9 @@ def stacked_log_losses(stacks, codes, weights, defaults, start=1.0):
         (stack[:, ::step], columns[::step], weight[::step])
         for stack, columns, weight in zip(stacks, codes, weights, strict=True)
     ]
-
-    def blocks(t):
-        for stack, columns, weight in sample:
-            yield _times(t, stack), columns, weight
-
     share = sum(w.sum() for _, _, w in sample) / sum(w.sum() for w in weights)
     ratios = np.full(len(defaults), start)
-    ratios = _best_ratios(blocks, defaults, ratios, _PRIOR_SHOTS * share)
+    ratios = _best_ratios(sample, defaults, ratios, _PRIOR_SHOTS * share)
     losses = [
         score_shots(_times(ratios * defaults, stack), columns)[1]
         for stack, columns in zip(stacks, codes, strict=True)
@@ -132,12 +123,6 @@ def _batches(n, size):
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _row_blocks(stack):
-    """Slices of the rows of a stack that leave a block of it in the cache."""
-    n_settings, n_rows, n_classes = stack.shape
-    return _batches(n_rows, _BLOCK_SCORES // (n_settings * n_classes))
-
-
 def _times(t, stack):
     return t.astype(stack.dtype)[:, None, None] * stack
 
@@ -147,10 +132,9 @@ def _best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE)
 
     Parameters
     ----------
-    blocks : callable
-        Of temperatures of shape (n_settings,); yields held-out scores times these,
-        shape (n_settings, n_samples, n_classes), which it does not need again, the
-        columns of their right classes, and their weights.
+    blocks : list of (stack, columns, weight)
+        Held-out scores of shape (n_settings, n_samples, n_classes), the columns of
+        their right classes, and their weights.
     defaults, start : ndarray of shape (n_settings,)
         Default temperatures, and the ratios to start at.
     prior : float
@@ -167,7 +151,8 @@ def _best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE)
     for _ in range(_MAX_NEWTON_STEPS):
         ratio = np.exp(log_ratio)
         gain, curvature = prior * (ratio - 1), np.full(len(start), prior)
-        for stack, columns, weight in blocks(ratio * defaults):
+        for scores, columns, weight in blocks:
+            stack = _times(ratio * defaults, scores)
             _settle(stack)
             own = stack[:, np.arange(len(columns)), columns]
             p = np.exp(stack)
@@ -622,14 +607,15 @@ class Run:
                 held.fitted._blender(own[block])
                 for held, own in zip(held_out, variants, strict=True)
             ]
-
-            def stacks(t, blenders=blenders):
-                for held, blend in zip(sample, blenders, strict=True):
-                    yield from held.stacks(blend, t)
-
+            ones = np.ones(len(variants[0][block]))
+            blended = [
+                part
+                for held, blend in zip(sample, blenders, strict=True)
+                for part in held.stacks(blend, ones)
+            ]
             defaults = np.array([v._default_temperature for v in variants[-1][block]])
             place = len(rows), block.start
-            ratios = self._find_ratios(place, stacks, defaults, prior)
+            ratios = self._find_ratios(place, blended, defaults, prior)
             losses = []
             for fold, held in enumerate(held_out):
                 blocks = held.stacks(blenders[fold], ratios * defaults)
@@ -640,7 +626,7 @@ class Run:
                     self._average(fold, held, rows[block], right)
             self._losses[rows[block]] = np.concatenate(losses, axis=1)
 
-    def _find_ratios(self, place, stacks, defaults, prior):
+    def _find_ratios(self, place, blended, defaults, prior):
         """Best temperatures of some settings over their default ones.
 
         The settings at the same place of another group are mostly the same after
@@ -648,12 +634,12 @@ class Run:
         start as sharp as those before them ended.
         """
         if place in self._ratios:
-            ratios = _best_ratios(stacks, defaults, self._ratios[place], prior)
+            ratios = _best_ratios(blended, defaults, self._ratios[place], prior)
         else:
-            spreads = _spreads(stacks(defaults), len(defaults))
+            spreads = defaults * _spreads(blended, len(defaults))
             spreads = np.where(spreads > 0, spreads, self._sharpness)
             start = self._sharpness / spreads
-            ratios = _best_ratios(stacks, defaults, start, prior)
+            ratios = _best_ratios(blended, defaults, start, prior)
             self._sharpness = np.median(ratios * spreads)
         self._ratios[place] = ratios
         return ratios
