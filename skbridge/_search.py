@@ -29,7 +29,12 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skbridge._base import BaseFewShotClassifier, check_classes, check_shots
+from skbridge._base import (
+    BaseFewShotClassifier,
+    all_or_nothing,
+    check_classes,
+    check_shots,
+)
 from skbridge._classifier import SeMoBridgeClassifier
 from skbridge._folds import images_a_class, shot_folds
 from skbridge._held_out import STACK_SCORES, Judge, Run, distance_from, value_key
@@ -308,6 +313,7 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None, groups=None):
         """Search the settings, and fit the best one on all shots.
 

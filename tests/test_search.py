@@ -465,6 +465,16 @@ def test_a_search_of_which_everything_fails_raises(problem):
         search_of(head, scoring=lambda *_: np.nan).fit(X, y)
 
 
+def test_a_search_that_raises_stays_as_it_was(problem):
+    X, y, head = problem
+    search = search_of(head).fit(X, y)
+    before = search.predict_proba(X)
+    with pytest.raises(ValueError, match="no text for"):
+        search.fit(X, np.where(y == 0, 99, y))
+    assert_array_equal(search.classes_, np.unique(y))
+    assert_array_equal(search.predict_proba(X), before)
+
+
 def test_splits_without_a_known_class_still_find_a_setting(problem):
     X, y, head = problem
     splits = [(np.flatnonzero(y > 0), np.flatnonzero(y == 0))]
