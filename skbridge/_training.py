@@ -548,7 +548,7 @@ class _Descent:
         return terms
 
     def _capture(self):
-        """Make a CUDA graph of an update: one launch from then on, not over a hundred."""
+        """Make a CUDA graph of an update: one launch in place of over a hundred."""
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the GPU meanwhile.
         capture = torch.cuda.graph(graph, capture_error_mode="thread_local")
