@@ -549,10 +549,15 @@ class _Descent:
 
     def _capture(self):
         """Make a CUDA graph of an update: one launch in place of over a hundred."""
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile.
-        capture = torch.cuda.graph(graph, capture_error_mode="thread_local")
-        with torch.cuda.device(self.rows.device), capture:
+        graph, device = torch.cuda.CUDAGraph(), self.rows.device
+        capture = torch.cuda.graph(
+            graph,
+            # torch's own stream for this may be on another GPU.
+            stream=torch.cuda.Stream(device),
+            # Other threads may use the GPU meanwhile.
+            capture_error_mode="thread_local",
+        )
+        with torch.cuda.device(device), capture:
             terms = self._update()
 
         def replay():

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -606,6 +607,11 @@ class RecordedKernels(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.calls, self.before, self.n_replays = [], {}, 0
+        self.is_capturing = False
+
+    def __enter__(self):
+        self.is_capturing = True
+        return super().__enter__()
 
     def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
         name, kwargs = kernel.overloadpacket.__name__, kwargs or {}
@@ -622,6 +628,7 @@ class RecordedKernels(TorchDispatchMode):
 
     def __exit__(self, *error):
         super().__exit__(*error)
+        self.is_capturing = False
         for tensor, value in self.before.values():
             tensor.copy_(value)
 
@@ -650,10 +657,26 @@ def test_replayed_kernels_of_one_step_take_all_the_others(
         graphs.append(RecordedKernels())
         return graphs[-1]
 
+    def capture(graph, *, stream, capture_error_mode):
+        assert stream == torch.device("cpu"), "not where the arrays are"
+        return graph
+
+    def stream():
+        return SimpleNamespace(is_capturing=lambda: any(g.is_capturing for g in graphs))
+
     monkeypatch.setattr(_training, "_is_gpu", lambda device: True)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **kwargs: graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    # On a GPU, optimizers ask whether a graph is made of their step, and refuse if
+    # they were told otherwise.
+    monkeypatch.setattr(
+        torch.accelerator,
+        "current_accelerator",
+        lambda check_available=False: torch.device("cuda"),
+    )
+    monkeypatch.setattr(torch.accelerator, "current_stream", stream)
     steps = 240
     replayed = fast(text_head=head, solver="adamw", max_iter=steps, device="cpu")
     replayed.fit(X, y, sample_weight=weight)
