@@ -30,7 +30,7 @@ from skbridge._blending import unit
 SIZES = [(37, 4), (100, 16), (1000, 16)]
 RECIPE_STEPS = 5000
 TIMED_STEPS = 50
-TURN_SECONDS = 0.5
+TURN_SECONDS = 2
 # Steps after which loss and accuracy are shown; the later ones of the recipe only
 # where the plain loop takes all its steps.
 POINTS, LATER = [10, 30, 100], [300, 1000]
@@ -164,13 +164,13 @@ def step_times(loop, head, X, y, n_steps):
 def gpu_floor(n_classes, n_rows, n_evaluations, width=512):
     """Seconds of L-BFGS on a GPU, by count: of its products, and of its passes.
 
-    An evaluation has two products of the shots with d x d matrices, five with the
-    classes, two of class vectors with d x d matrices, four between classes and texts
-    and two between d x d matrices, and passes some 20 times over arrays of shots x d
-    and of shots x classes.
+    With so many shots an evaluation has two products of them with d x d matrices, four
+    with the classes, four of class vectors with d x d matrices, six between classes or
+    texts and two between d x d matrices, and passes some 20 times over arrays of
+    shots x d and of shots x classes.
     """
-    products = n_rows * width * (2 * width + 5 * n_classes)
-    products += width * n_classes * (2 * width + 4 * n_classes) + 2 * width**3
+    products = n_rows * width * (2 * width + 4 * n_classes)
+    products += width * n_classes * (4 * width + 6 * n_classes) + 2 * width**3
     passes = 4 * 20 * n_rows * (width + n_classes)
     return (
         n_evaluations * 2 * products / GPU_OPERATIONS,

@@ -21,6 +21,9 @@ _LEAST_SPREAD = 1e-3
 # A turn of the parameters into the tokens' own basis pays for itself with more
 # shots than this times the width.
 _TURN_PAYS = 2
+# Of a product of the shots with class vectors, the part that is the same for a class
+# pays for its own products with more shots than this times the rows of W+ and b.
+_PARTS_PAY = 3
 
 # On a GPU, the first steps of a descent are launched kernel by kernel, so that all
 # that is made on first use is there; if it has so many steps, a CUDA graph of a step
@@ -220,7 +223,7 @@ class Objective:
         class_count = np.bincount(codes, weights=shots.weight)
         self.share = self.tensor(shots.weight / total)
         self.share_of_class = self.tensor(shots.weight / class_count[codes])[:, None]
-        self.class_size = self.tensor(class_count[codes] / total)[:, None]
+        self.consistency_share = task.lambda_c * self.share[:, None]
         # The logits of the image loss are products with the first, their gradient
         # is one with the second.
         X_scaled = task.logit_scale * unit(shots.X)
@@ -263,6 +266,7 @@ class Objective:
         self.names, self.weights = tuple(weights), self.tensor(list(weights.values()))
 
         n_rows = self.n_features + self.n_classes * task.csb
+        self.in_parts = len(codes) > _PARTS_PAY * n_rows
         self._gradient = self.centred.new_empty(n_rows, len(W))
         by_token, by_class = (len(codes), len(W)), (len(codes), self.n_classes)
         self._by_token = [self.centred.new_empty(by_token) for _ in range(3)]
@@ -280,6 +284,9 @@ class Objective:
         rows = torch.zeros_like(self._gradient)
         rows[: self.n_features] = self.tensor(self.task.bridge.inverse)
         return rows if self.rotation is None else rows @ self.rotation
+
+    def _parts(self, rows):
+        return rows[: self.n_features], rows[self.n_features :]
 
     def _class_sums(self, rows):
         sums = rows.new_zeros(self.n_classes, rows.shape[1])
@@ -304,7 +311,7 @@ class Objective:
     def _bridge_shots(self, rows):
         """Set the rows u; give alpha, of tokens alpha u, and class means of e^, f^."""
         u, _, spare = self._by_token
-        inverse, class_bias = rows[: self.n_features], rows[self.n_features :]
+        inverse, class_bias = self._parts(rows)
         if self.task.csb:
             torch.index_select(class_bias, 0, self.codes, out=u)
             u.addmm_(self.centred, inverse)
@@ -340,6 +347,7 @@ class Objective:
             In `rows`; the next call overwrites it.
         """
         own = self.codes[:, None]
+        inverse, class_bias = self._parts(rows)
         u, gradient, spare = self._by_token
         p, q = self._by_class
 
@@ -372,24 +380,28 @@ class Objective:
         cosines = torch.mm(u, in_tokens.T, out=p)
         cosines *= alpha / length
         if self.bias is not None:
-            cosines += (prototypes @ self.bias) / length
+            of_bias = prototypes @ self.bias
+            cosines += of_bias / length
         torch.softmax(cosines, dim=1, out=q)
         of_own = cosines.gather(1, own)
         consistency = -(self.share @ q.gather(1, own)[:, 0].log_())
-        # The gradient in tokens, a row a shot, is divided by its share of the class
-        # until the end.
-        step = self.task.lambda_c * self.class_size / length
+        step = self.consistency_share * alpha / length
         torch.mul(q, cosines, out=p)
         shrink = (p.sum(1, keepdim=True) - of_own).mul_(step).div_(length)
         q *= step
         q.scatter_add_(1, own, -step)
-        weight = alpha * self.share_of_class
-        # This adds (p' u) W to the gradient in prototypes, whose products with W' and
+        # This adds (q' u) W to the gradient in prototypes, whose products with W' and
         # with the prototypes are all that is needed of it.
-        through_tokens = torch.mul(q, weight, out=p).T @ u
+        if self.in_parts:
+            in_classes = q.T @ self.centred
+            through_tokens = in_classes @ inverse
+            if self.task.csb:
+                in_biases = self._class_sums(q)
+                through_tokens.addmm_(in_biases.T, class_bias)
+        else:
+            through_tokens = q.T @ u
         if self.bias is not None:
-            counts = q.T @ self.share_of_class
-            in_prototypes += counts * self.bias
+            in_prototypes += (q.T @ alpha.reciprocal()) * self.bias
         along = _dots(in_prototypes, prototypes) + _dots(through_tokens, in_tokens)
         in_means = self._by_gram(through_tokens)
         in_means.addcmul_(along[:, None], in_tokens, value=-1).div_(joint_lengths)
@@ -404,28 +416,37 @@ class Objective:
         terms.append(consistency)
 
         torch.index_select(in_means, 0, self.codes, out=gradient)
-        gradient.addmm_(q, in_tokens)
-        if self.bias is not None:
-            gradient -= shrink * self.projected_bias
-        shrink *= alpha
+        gradient *= alpha * self.share_of_class
+        # Along u, what the consistency loss wants of the cosines and of the length
+        # cancels but for the bias.
         along = torch.mul(gradient, u, out=spare).sum(1, keepdim=True)
-        along.sub_(shrink * square).mul_((alpha / self.length).square_())
+        if self.bias is not None:
+            along += shrink * projected
+            along += (shrink * self.bias_square - q @ of_bias[:, None]) / alpha
+            gradient -= shrink * self.projected_bias
+        along *= (alpha / self.length).square_()
+        if not self.in_parts:
+            gradient.addmm_(q, in_tokens)
+        shrink *= alpha
         if self.rotation is None:
             gradient.addcmul_(in_gram, shrink, value=-1).addcmul_(u, along, value=-1)
         else:
             torch.mm(torch.cat([shrink, along], 1), self.gram_and_one, out=spare)
             gradient.addcmul_(u, spare, value=-1)
-        gradient *= weight
-        torch.mm(self.centred.T, gradient, out=self._gradient[: self.n_features])
+        in_inverse, in_bias = self._parts(self._gradient)
+        torch.mm(self.centred.T, gradient, out=in_inverse)
+        if self.in_parts:
+            in_inverse.addmm_(in_classes.T, in_tokens)
         if self.task.csb:
-            class_bias, of_bias = (r[self.n_features :] for r in (rows, self._gradient))
             norms = vector_norm(class_bias, dim=1, keepdim=True)
             excess = norms - norms.mean()
             terms.append(excess.square().mean())
             excess *= 2 * self.task.lambda_b / self.n_classes
             # The gradient of ||b|| at 0 is 0.
-            torch.mul(class_bias, excess / norms.clamp_min_(_SHORTEST), out=of_bias)
-            of_bias.index_add_(0, self.codes, gradient)
+            torch.mul(class_bias, excess / norms.clamp_min_(_SHORTEST), out=in_bias)
+            in_bias.index_add_(0, self.codes, gradient)
+            if self.in_parts:
+                in_bias.addmm_(in_biases, in_tokens)
         return torch.stack(terms), self._gradient
 
 

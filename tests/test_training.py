@@ -580,15 +580,23 @@ def test_early_stopping_of_the_bridge_counts_weights_as_repetitions():
     assert_allclose(weighted.bridge_, repeated.bridge_, rtol=1e-9, atol=1e-10)
 
 
-def test_more_shots_than_the_width_are_trained_in_the_basis_of_the_tokens():
-    head, _, X, y, weight = problem((4, 5), True)
-    rows = np.repeat(np.arange(len(y)), 3)
-    few = fast(text_head=head, solver="adamw", max_iter=200)
-    few.fit(X, y, sample_weight=3 * weight)
-    many = fast(text_head=head, solver="adamw", max_iter=200)
+@pytest.mark.parametrize("n_copies", [3, 5])
+@pytest.mark.parametrize("csb", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_many_shots_give_the_numbers_of_fewer_that_weigh_as_much(
+    with_bias, csb, n_copies
+):
+    # Three times the shots are trained in the basis of the tokens, five times with
+    # products in parts.
+    head, _, X, y, weight = problem((4, 5), with_bias)
+    rows = np.repeat(np.arange(len(y)), n_copies)
+    few = fast(text_head=head, solver="adamw", max_iter=200, csb=csb)
+    few.fit(X, y, sample_weight=n_copies * weight)
+    many = fast(text_head=head, solver="adamw", max_iter=200, csb=csb)
     many.fit(X[rows], y[rows], sample_weight=weight[rows])
     assert_allclose(many.loss_curve_, few.loss_curve_, rtol=0, atol=1e-9)
     assert_allclose(many.bridge_, few.bridge_, rtol=0, atol=1e-9)
+    assert_allclose(many.class_bias_, few.class_bias_, rtol=0, atol=1e-9)
 
 
 def tensors(tree):
@@ -641,7 +649,7 @@ class RecordedKernels(TorchDispatchMode):
                     old.copy_(new)
 
 
-@pytest.mark.parametrize("n_copies", [1, 4])
+@pytest.mark.parametrize("n_copies", [1, 6])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_replayed_kernels_of_one_step_take_all_the_others(
     with_bias, n_copies, monkeypatch
