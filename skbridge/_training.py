@@ -237,7 +237,6 @@ class Objective:
         if rotate:
             gram, rotation, W = task.token_axes
             self.rotation = self.tensor(rotation)
-            self.gram_and_one = self.tensor(torch.stack([gram, torch.ones_like(gram)]))
             if eos_unit is not None:
                 eos_unit = torch.from_numpy(eos_unit.astype(np.float64)) @ rotation
         else:
@@ -431,7 +430,7 @@ class Objective:
         if self.rotation is None:
             gradient.addcmul_(in_gram, shrink, value=-1).addcmul_(u, along, value=-1)
         else:
-            torch.mm(torch.cat([shrink, along], 1), self.gram_and_one, out=spare)
+            torch.mul(shrink, self.gram, out=spare).add_(along)
             gradient.addcmul_(u, spare, value=-1)
         in_inverse, in_bias = self._parts(self._gradient)
         torch.mm(self.centred.T, gradient, out=in_inverse)
