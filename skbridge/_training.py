@@ -21,9 +21,9 @@ _LEAST_SPREAD = 1e-3
 # A turn of the parameters into the tokens' own basis pays for itself with more
 # shots than this times the width.
 _TURN_PAYS = 2
-# Of a product of the shots with class vectors, the part that is the same for a class
-# pays for its own products with more shots than this times the rows of W+ and b.
-_PARTS_PAY = 3
+# Weighted sums of the rows u, a sum a class, taken from those of the shots and of their
+# classes, pay for themselves with more shots than this times the rows of W+ and b.
+_SUMS_PAY = 3
 
 # On a GPU, the first steps of a descent are launched kernel by kernel, so that all
 # that is made on first use is there; if it has so many steps, a CUDA graph of a step
@@ -265,7 +265,7 @@ class Objective:
         self.names, self.weights = tuple(weights), self.tensor(list(weights.values()))
 
         n_rows = self.n_features + self.n_classes * task.csb
-        self.in_parts = len(codes) > _PARTS_PAY * n_rows
+        self.sums_first = len(codes) > _SUMS_PAY * n_rows
         self._gradient = self.centred.new_empty(n_rows, len(W))
         by_token, by_class = (len(codes), len(W)), (len(codes), self.n_classes)
         self._by_token = [self.centred.new_empty(by_token) for _ in range(3)]
@@ -284,7 +284,8 @@ class Objective:
         rows[: self.n_features] = self.tensor(self.task.bridge.inverse)
         return rows if self.rotation is None else rows @ self.rotation
 
-    def _parts(self, rows):
+    def _split(self, rows):
+        """W+, and b if there is any."""
         return rows[: self.n_features], rows[self.n_features :]
 
     def _class_sums(self, rows):
@@ -310,7 +311,7 @@ class Objective:
     def _bridge_shots(self, rows):
         """Set the rows u; give alpha, of tokens alpha u, and class means of e^, f^."""
         u, _, spare = self._by_token
-        inverse, class_bias = self._parts(rows)
+        inverse, class_bias = self._split(rows)
         if self.task.csb:
             torch.index_select(class_bias, 0, self.codes, out=u)
             u.addmm_(self.centred, inverse)
@@ -346,7 +347,7 @@ class Objective:
             In `rows`; the next call overwrites it.
         """
         own = self.codes[:, None]
-        inverse, class_bias = self._parts(rows)
+        inverse, class_bias = self._split(rows)
         u, gradient, spare = self._by_token
         p, q = self._by_class
 
@@ -390,13 +391,14 @@ class Objective:
         q *= step
         q.scatter_add_(1, own, -step)
         # This adds (q' u) W to the gradient in prototypes, whose products with W' and
-        # with the prototypes are all that is needed of it.
-        if self.in_parts:
-            in_classes = q.T @ self.centred
-            through_tokens = in_classes @ inverse
+        # with the prototypes are all that is needed of it. As u = (f - c) W+ + b, the
+        # sums q' (f - c) give q' u, and the gradient in W+ below needs them as well.
+        if self.sums_first:
+            shot_sums = q.T @ self.centred
+            through_tokens = shot_sums @ inverse
             if self.task.csb:
-                in_biases = self._class_sums(q)
-                through_tokens.addmm_(in_biases.T, class_bias)
+                class_sums = self._class_sums(q)
+                through_tokens.addmm_(class_sums.T, class_bias)
         else:
             through_tokens = q.T @ u
         if self.bias is not None:
@@ -424,7 +426,7 @@ class Objective:
             along += (shrink * self.bias_square - q @ of_bias[:, None]) / alpha
             gradient -= shrink * self.projected_bias
         along *= (alpha / self.length).square_()
-        if not self.in_parts:
+        if not self.sums_first:
             gradient.addmm_(q, in_tokens)
         shrink *= alpha
         if self.rotation is None:
@@ -432,10 +434,10 @@ class Objective:
         else:
             torch.mul(shrink, self.gram, out=spare).add_(along)
             gradient.addcmul_(u, spare, value=-1)
-        in_inverse, in_bias = self._parts(self._gradient)
+        in_inverse, in_bias = self._split(self._gradient)
         torch.mm(self.centred.T, gradient, out=in_inverse)
-        if self.in_parts:
-            in_inverse.addmm_(in_classes.T, in_tokens)
+        if self.sums_first:
+            in_inverse.addmm_(shot_sums.T, in_tokens)
         if self.task.csb:
             norms = vector_norm(class_bias, dim=1, keepdim=True)
             excess = norms - norms.mean()
@@ -444,8 +446,8 @@ class Objective:
             # The gradient of ||b|| at 0 is 0.
             torch.mul(class_bias, excess / norms.clamp_min_(_SHORTEST), out=in_bias)
             in_bias.index_add_(0, self.codes, gradient)
-            if self.in_parts:
-                in_bias.addmm_(in_biases, in_tokens)
+            if self.sums_first:
+                in_bias.addmm_(class_sums, in_tokens)
         return torch.stack(terms), self._gradient
 
 

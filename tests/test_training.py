@@ -587,7 +587,7 @@ def test_many_shots_give_the_numbers_of_fewer_that_weigh_as_much(
     with_bias, csb, n_copies
 ):
     # Three times the shots are trained in the basis of the tokens, five times with
-    # products in parts.
+    # weighted sums of the shots first.
     head, _, X, y, weight = problem((4, 5), with_bias)
     rows = np.repeat(np.arange(len(y)), n_copies)
     few = fast(text_head=head, solver="adamw", max_iter=200, csb=csb)
