@@ -31,7 +31,8 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from skbridge import CLIPEmbedder, _clip, _embedder, make_few_shot_pipeline
+from skbridge import CLIPEmbedder, _embedder, make_few_shot_pipeline
+from skbridge._clip import open_clip as _clip
 from skbridge.datasets import load_emoji
 
 N_FOLDS = 3

@@ -103,7 +103,7 @@ def metric_accuracies(problem):
     options = {"head": "gda", "bridge_rank": 0.9, "lambda_3": "auto"}
     found = [accuracy(bridged(**options)(problem), problem)[0]]
     for rate in METRIC_RATES:
-        with patch("skbridge._metric_training._LEARNING_RATE", rate):
+        with patch("skbridge._training.metric._LEARNING_RATE", rate):
             trained = bridged(mode="trained", **options)(problem)
             found.append(accuracy(trained, problem)[0])
     return found
@@ -115,7 +115,9 @@ def bridge_accuracies(problem, settings):
     n_shots = np.bincount(problem.y).min()
     for setting in settings:
         n_folds = min(setting.get("_N_FOLDS", 2), max(n_shots, 2))
-        with patch.multiple("skbridge._training", **setting | {"_N_FOLDS": n_folds}):
+        with patch.multiple(
+            "skbridge._training.objective", **setting | {"_N_FOLDS": n_folds}
+        ):
             trained = bridged(mode="trained")(problem)
             found.append(accuracy(trained, problem)[0])
     return found

@@ -25,7 +25,7 @@ from _measure import machine, markdown_table, versions
 from torch.nn.functional import cross_entropy, normalize
 
 from skbridge import SeMoBridgeClassifier, TextHead
-from skbridge._blending import unit
+from skbridge._rows import unit
 
 SIZES = [(37, 4), (100, 16), (1000, 16)]
 RECIPE_STEPS = 5000

@@ -2,14 +2,14 @@
 
 from importlib import import_module
 
-from skbridge._augment import augment_shots
 from skbridge._bridge import SemanticBridge
-from skbridge._classifier import SeMoBridgeClassifier, make_few_shot_pipeline
+from skbridge._classifiers.semobridge import SeMoBridgeClassifier
 from skbridge._embedder import CLIPEmbedder
-from skbridge._search import FewShotSearchCV
-from skbridge._text_head import TextHead
-
-__version__ = "0.1.0"
+from skbridge._images.augment import augment_shots
+from skbridge._pipeline import make_few_shot_pipeline
+from skbridge._search.search_cv import FewShotSearchCV
+from skbridge._texts.head import TextHead
+from skbridge._version import __version__
 
 __all__ = [
     "CLIPEmbedder",
@@ -17,6 +17,7 @@ __all__ = [
     "SeMoBridgeClassifier",
     "SemanticBridge",
     "TextHead",
+    "__version__",
     "augment_shots",
     "make_few_shot_pipeline",
 ]

@@ -15,8 +15,9 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skbridge._base import all_or_nothing, check_embeddings, check_text_head
-from skbridge._blending import unit
+from skbridge._rows import unit
+from skbridge._texts.head import check_text_head
+from skbridge._validation import all_or_nothing, check_embeddings
 
 BRIDGES = ("pseudo_inverse", "text_subspace", "identity")
 

@@ -11,15 +11,25 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skbridge._clip import encode_pixels, encode_text, load_clip, resolve_model
-from skbridge._device import (
+from skbridge._cache.sqlite import ImagePlan, cache_folder, image_space, open_cache
+from skbridge._clip.device import (
     leaves_cores_free,
     resolve_device,
     resolve_precision,
     upload_pixels,
 )
-from skbridge._embedding_cache import ImagePlan, cache_folder, image_space, open_cache
-from skbridge._images import Unreadable, check_images, describe_image, read_in_batches
+from skbridge._clip.open_clip import (
+    encode_pixels,
+    encode_text,
+    load_clip,
+    resolve_model,
+)
+from skbridge._images.decode import (
+    Unreadable,
+    check_images,
+    describe_image,
+    read_in_batches,
+)
 
 # How many unreadable images a warning lists; valid_images finds the others.
 _MAX_LISTED = 20

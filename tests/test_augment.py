@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from skbridge import augment_shots
-from skbridge._augment import _crop
+from skbridge._images.augment import _crop
 
 
 def make_image(size=(40, 30), seed=0):

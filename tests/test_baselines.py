@@ -498,7 +498,7 @@ def test_temperature_scales_the_softmax(head, shots, name):
 def test_blocks_of_rows_change_nothing(head, shots, queries, monkeypatch, name):
     classifier = make(name, text_head=head).fit(*shots)
     whole = classifier.predict_proba(queries)
-    monkeypatch.setattr("skbridge._base._BLOCK_FLOATS", 1)
+    monkeypatch.setattr("skbridge._classifiers.base._BLOCK_FLOATS", 1)
     assert_allclose(classifier.predict_proba(queries), whole, rtol=1e-12)
 
 

@@ -3,15 +3,14 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax as scipy_log_softmax
 
-from skbridge._blending import (
+from skbridge._classifiers.blend import (
     class_weights,
     default_temperature,
-    log_softmax,
     sharpened,
     text_divergence,
-    unit,
     weighted_sums,
 )
+from skbridge._rows import log_softmax, unit
 
 
 def test_unit_leaves_zero_rows_at_zero():

@@ -339,7 +339,7 @@ def test_blocks_of_rows_change_nothing(rng, monkeypatch, blending, bias, kind):
     whole = [getattr(classifier, method)(queries) for method in methods]
     scores = classifier._blend(classifier.component_logits(queries))
     assert_allclose(whole[0], scores, rtol=1e-12, atol=1e-12)
-    monkeypatch.setattr("skbridge._base._BLOCK_FLOATS", 200)
+    monkeypatch.setattr("skbridge._classifiers.base._BLOCK_FLOATS", 200)
     # Matrix products of other shapes may round differently.
     blocks = [getattr(classifier, method)(queries) for method in methods]
     assert_allclose(blocks[0], whole[0], rtol=1e-12, atol=1e-12)

@@ -21,8 +21,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skbridge import _clip
-from skbridge._clip import (
+from skbridge._clip import open_clip as _clip
+from skbridge._clip.open_clip import (
     encode_eos,
     encode_image,
     encode_text,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skbridge._device import (
+from skbridge._clip.device import (
     leaves_cores_free,
     resolve_device,
     resolve_precision,
@@ -118,7 +118,8 @@ def test_unknown_precision_is_an_error_that_lists_the_known_ones(precision):
 
 def test_cpu_is_resolved_without_importing_torch():
     code = (
-        "import sys; from skbridge._device import resolve_device, resolve_precision; "
+        "import sys; "
+        "from skbridge._clip.device import resolve_device, resolve_precision; "
         "resolve_device('cpu'), resolve_precision('auto', 'cpu'); "
         "assert 'torch' not in sys.modules"
     )

@@ -26,7 +26,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skbridge import CLIPEmbedder
-from skbridge._clip import encode_image, encode_pixels, scale_pixels
+from skbridge._clip.open_clip import encode_image, encode_pixels, scale_pixels
 from skbridge.datasets import load_emoji
 
 N_FEATURES = 24
@@ -264,9 +264,10 @@ def test_cpu_is_given_few_images_at_a_time_and_a_gpu_all(embedder, monkeypatch):
         given.append(len(batch))
         return batch.flatten(1)[:, :2]
 
-    monkeypatch.setattr("skbridge._clip.encode_image", encode_pieces)
+    monkeypatch.setattr("skbridge._clip.open_clip.encode_image", encode_pieces)
     pixels = torch.zeros(40, 32, 32, 3, dtype=torch.uint8)
-    monkeypatch.setattr("skbridge._clip._CPU_PATCHES", 64)  # 2 x 2 patches an image.
+    # Each image has 2 x 2 patches.
+    monkeypatch.setattr("skbridge._clip.open_clip._CPU_PATCHES", 64)
     assert encode_pixels(loaded, pixels).shape == (40, 2)
     assert given == [16, 16, 8]
     given.clear()

@@ -25,9 +25,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skbridge import CLIPEmbedder, _embedder, _embedding_cache
-from skbridge.__main__ import main
-from skbridge._embedding_cache import EmbeddingCache, Space, cache_folder
+from skbridge import CLIPEmbedder, _embedder
+from skbridge._cache import sqlite as _embedding_cache
+from skbridge._cache.sqlite import EmbeddingCache, Space, cache_folder
+from skbridge._cli import main
 
 SPACE = Space("a" * 40, "a model")
 # Sums over another batch are taken in another order; eps of float32 is 1.2e-7.
@@ -567,7 +568,9 @@ def test_changed_weights_under_one_name_never_get_old_embeddings(
     model, paths, tmp_path, seen, monkeypatch, written
 ):
     if written == "long ago":
-        monkeypatch.setattr("skbridge._clip.are_settled", lambda times, now: True)
+        monkeypatch.setattr(
+            "skbridge._clip.open_clip.are_settled", lambda times, now: True
+        )
     embedder = CLIPEmbedder(str(model), device="cpu", cache_dir=tmp_path / "cache")
     before = embedder.transform(paths)
     file = model / "open_clip_model.safetensors"
@@ -649,7 +652,7 @@ def test_threads_share_a_folder(embedder, paths, seen):
 WRITER = """
 import sys, time
 import numpy as np
-from skbridge._embedding_cache import EmbeddingCache, Space
+from skbridge._cache.sqlite import EmbeddingCache, Space
 folder, first, n_batches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 cache = EmbeddingCache(folder)
 space = Space("a" * 40, "a model")

@@ -20,7 +20,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
 from sklearn.datasets import load_digits
 
-from skbridge._images import (
+from skbridge._images.decode import (
     Unreadable,
     check_images,
     describe_image,
@@ -653,7 +653,7 @@ def test_next_batch_is_decoded_while_the_caller_works_on_this_one():
 
 
 def test_without_overlap_nothing_is_decoded_while_the_caller_works(monkeypatch):
-    monkeypatch.setattr("skbridge._images._TURN", 4)
+    monkeypatch.setattr("skbridge._images.decode._TURN", 4)
     seen = []
     images = [np.zeros((1, 1 + i), np.uint8) for i in range(11)]
     decoded = []
@@ -666,7 +666,7 @@ def test_without_overlap_nothing_is_decoded_while_the_caller_works(monkeypatch):
 
 
 def test_without_overlap_a_turn_has_a_batch_at_least(monkeypatch):
-    monkeypatch.setattr("skbridge._images._TURN", 2)
+    monkeypatch.setattr("skbridge._images.decode._TURN", 2)
     seen = []
     images = [np.zeros((1, 1 + i), np.uint8) for i in range(8)]
     batches = read_in_batches(
@@ -717,7 +717,7 @@ def test_forked_process_starts_threads_of_its_own():
     code = """
 import os, warnings
 import numpy as np
-from skbridge._images import read_in_batches
+from skbridge._images.decode import read_in_batches
 images = [np.zeros((1, 1), np.uint8)] * 4
 read = lambda: list(read_in_batches(images, np.asarray, batch_size=2, num_workers=2))
 read()

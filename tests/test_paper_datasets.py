@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from skbridge import CLIPEmbedder, SeMoBridgeClassifier
-from skbridge._templates import TEMPLATES
+from skbridge._texts.templates import TEMPLATES
 from skbridge.datasets import (
     FEW_SHOT_DATASETS,
     load_few_shot_dataset,

@@ -24,16 +24,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import skbridge._base
-import skbridge._held_out
+import skbridge._classifiers.base
+import skbridge._search.evaluate
 from skbridge import FewShotSearchCV, SeMoBridgeClassifier, TextHead
-from skbridge._folds import shot_folds
-from skbridge._held_out import (
-    distance_from,
-    fit_temperature,
-    stacked_log_losses,
-    within_one_standard_error,
-)
+from skbridge._held_out.folds import shot_folds
+from skbridge._held_out.selection import distance_from, within_one_standard_error
+from skbridge._held_out.temperature import fit_temperature, stacked_log_losses
 from skbridge.baselines import (
     GDAClassifier,
     LPPlusPlusClassifier,
@@ -740,8 +736,8 @@ def test_results_do_not_depend_on_how_shots_and_settings_are_cut(
 ):
     X, y, head = problem
     whole = search_of(head, scoring=scoring).fit(X, y)
-    monkeypatch.setattr(skbridge._held_out, "_BLOCK_SCORES", 1)
-    monkeypatch.setattr(skbridge._held_out, "_BLOCK_SETTINGS", 2)
+    monkeypatch.setattr(skbridge._search.evaluate, "_BLOCK_SCORES", 1)
+    monkeypatch.setattr(skbridge._search.evaluate, "_BLOCK_SETTINGS", 2)
     parts = search_of(head, scoring=scoring).fit(X, y)
     assert parts.best_index_ == whole.best_index_
     for key in ("mean_test_score", "log_loss"):
@@ -792,7 +788,7 @@ def test_values_that_cannot_be_hashed_are_grouped(problem, monkeypatch):
         calls.append(templates)
         return head
 
-    monkeypatch.setattr(skbridge._base.TextHead, "from_clip", from_clip)
+    monkeypatch.setattr(skbridge._classifiers.base.TextHead, "from_clip", from_clip)
     templates = [["a {}."], ["the {}.", "a {}."]]
     classifier = SeMoBridgeClassifier(model="some-clip", class_names=NAMES)
     space = {"templates": templates, "lambda_3": [0.1, 1.0]}
@@ -809,7 +805,7 @@ def test_texts_are_encoded_once(problem, monkeypatch):
         calls.append(names)
         return head[list(names)]
 
-    monkeypatch.setattr(skbridge._base.TextHead, "from_clip", from_clip)
+    monkeypatch.setattr(skbridge._classifiers.base.TextHead, "from_clip", from_clip)
     labels = np.array(["f", "e", "d", "c", "b", "a"])[y]
     names = dict(zip("fedcba", NAMES, strict=True))
     classifier = SeMoBridgeClassifier(model="some-clip", class_names=names)

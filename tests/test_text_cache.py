@@ -19,10 +19,10 @@ from skbridge import (
     FewShotSearchCV,
     SeMoBridgeClassifier,
     TextHead,
-    _clip,
-    _text_cache,
     make_few_shot_pipeline,
 )
+from skbridge._clip import open_clip as _clip
+from skbridge._texts import encode as _text_cache
 
 NAMES = ["cat", "dog", "sea_lion"]
 ARRAYS = ("eos", "eos_unit", "text_features", "projection", "projection_bias")

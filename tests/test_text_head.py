@@ -16,10 +16,12 @@ from hypothesis.extra import numpy as hnp
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import GridSearchCV
 
-from skbridge import TextHead, _clip, _text_head
-from skbridge._blending import unit
-from skbridge._templates import TEMPLATES
-from skbridge._text_head import as_prompts
+from skbridge import TextHead
+from skbridge._clip import open_clip as _clip
+from skbridge._rows import unit
+from skbridge._texts import head as _text_head
+from skbridge._texts.head import as_prompts
+from skbridge._texts.templates import TEMPLATES
 
 NAMES = ["cat", "dog", "sea_lion"]
 

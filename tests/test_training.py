@@ -395,7 +395,7 @@ def test_early_stopping_computes_in_the_dtype_of_the_embeddings():
 
 
 def test_search_blends_early_stopping_without_training_for_each_setting(monkeypatch):
-    from skbridge import _metric_training
+    from skbridge._training import metric as _metric_training
 
     head, _, X, y, _ = problem((5, 5), False)
     X = np.concatenate([X, X + 0.2])
@@ -437,7 +437,7 @@ def test_written_gradient_is_that_of_automatic_differentiation(
     shape, with_bias, csb, rotate
 ):
     from skbridge._bridge import make_bridge
-    from skbridge._training import SCHEDULES, Objective, Shots, Task
+    from skbridge._training.objective import SCHEDULES, Objective, Shots, Task
 
     head, arrays, X, y, weight = problem(SHAPES[shape], with_bias)
     bridge = make_bridge(head, X.shape[1], bridge="pseudo_inverse")
@@ -539,7 +539,7 @@ def test_early_stopping_of_the_bridge_takes_what_held_out_shots_like_best(texts)
 
 
 def test_held_out_losses_end_once_they_rise_for_long():
-    from skbridge._early_stopping import held_out_losses
+    from skbridge._training.early_stopping import held_out_losses
 
     y, weight = np.arange(3), np.ones(3)
 
@@ -654,7 +654,7 @@ class RecordedKernels(TorchDispatchMode):
 def test_replayed_kernels_of_one_step_take_all_the_others(
     with_bias, n_copies, monkeypatch
 ):
-    from skbridge import _training
+    from skbridge._training import objective as _training
 
     head, arrays, X, y, weight = problem((4, 7), with_bias)
     X, y, weight = (np.tile(a, (n_copies, *[1] * (a.ndim - 1))) for a in (X, y, weight))

@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt
 
-from skbridge._base import all_or_nothing, class_sums
-from skbridge._blending import log_softmax, unit
+from skbridge._class_sums import class_sums
+from skbridge._rows import log_softmax, unit
+from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import (
     NON_NEGATIVE,
     BaseCacheClassifier,

@@ -6,8 +6,8 @@ from numbers import Real
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from skbridge._base import BaseFewShotClassifier
-from skbridge._blending import unit
+from skbridge._classifiers.base import BaseFewShotClassifier
+from skbridge._rows import unit
 
 NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 POSITIVE = [Interval(Real, 0, None, closed="neither")]

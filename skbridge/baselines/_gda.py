@@ -4,8 +4,9 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.base import _fit_context
 
-from skbridge._base import all_or_nothing, class_sums
-from skbridge._blending import unit
+from skbridge._class_sums import class_sums
+from skbridge._rows import unit
+from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import NON_NEGATIVE, BaseRivalClassifier
 
 # Squared rounding error of unit rows in float64, with room to spare: scatter

@@ -7,8 +7,9 @@ from scipy.linalg import eigvalsh
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
-from skbridge._base import all_or_nothing, class_sums
-from skbridge._blending import unit
+from skbridge._class_sums import class_sums
+from skbridge._rows import unit
+from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import BaseRivalClassifier
 
 # Of the official code: momentum of the prototypes, steps of the prototypes to one

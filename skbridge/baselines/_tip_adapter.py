@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skbridge._base import all_or_nothing
-from skbridge._blending import unit
+from skbridge._rows import unit
+from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import (
     NON_NEGATIVE,
     POSITIVE,
@@ -205,7 +205,7 @@ class TipAdapterClassifier(BaseCacheClassifier):
         return self
 
     def _train(self, X, codes, weight):
-        from skbridge._device import resolve_device
+        from skbridge._clip.device import resolve_device
         from skbridge.baselines._tip_adapter_training import train_keys
 
         self.cache_keys_, self.loss_curve_ = train_keys(

@@ -2,8 +2,8 @@
 
 from sklearn.base import _fit_context
 
-from skbridge._base import all_or_nothing
-from skbridge._blending import unit
+from skbridge._rows import unit
+from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import BaseRivalClassifier
 
 

@@ -92,8 +92,8 @@ def load_emoji(*, styles=None, folder=None, return_X_y=False):
     Notes
     -----
     Drawn from Iconify's copies of nine emoji sets whose licences (Apache-2.0,
-    CC-BY-4.0 and MIT) allow it; DESCR credits each. ``python -m
-    skbridge.datasets._build_emoji --check`` builds the packaged file again and
+    CC-BY-4.0 and MIT) allow it; DESCR credits each.
+    ``python tools/build_emoji.py --check`` builds the packaged file again and
     compares it byte for byte.
 
     Examples

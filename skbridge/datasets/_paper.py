@@ -253,7 +253,7 @@ def _imagenet_classes(folder):
             named = {wnid: names[0] for wnid, names in meta.items()}
             break
     else:
-        from skbridge._clip import imagenet_class_names
+        from skbridge._clip.open_clip import imagenet_class_names
 
         return None, imagenet_class_names()
     wnids = sorted(named)

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skbridge._classifier import SeMoBridgeClassifier
-from skbridge._search import FewShotSearchCV
+from skbridge._classifiers.semobridge import SeMoBridgeClassifier
+from skbridge._search.search_cv import FewShotSearchCV
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; black is left
 # to reference lines and totals.

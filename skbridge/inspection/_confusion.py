@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from skbridge._blending import unit
+from skbridge._rows import unit
 from skbridge.inspection._common import (
     COLOUR_MAP,
     check_classifier,

@@ -5,9 +5,10 @@ from textwrap import fill
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from skbridge._blending import class_weights, unit
-from skbridge._images import to_rgb
-from skbridge._whitening import whiten
+from skbridge._classifiers.blend import class_weights
+from skbridge._classifiers.gaussian import whiten
+from skbridge._images.decode import to_rgb
+from skbridge._rows import unit
 from skbridge.inspection._common import (
     BLUE,
     COLOURS,

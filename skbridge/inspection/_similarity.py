@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import gen_batches
 
-from skbridge._blending import unit
+from skbridge._rows import unit
 from skbridge.inspection._common import (
     BLUE,
     ORANGE,

@@ -6,9 +6,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from skbridge._clip import load_clip, text_projection
-from skbridge._device import resolve_device
-from skbridge._embedding_cache import hash_texts, open_cache, text_space
+from skbridge._cache.sqlite import hash_texts, open_cache, text_space
+from skbridge._clip.device import resolve_device
+from skbridge._clip.open_clip import load_clip, text_projection
 
 # Classes remembered of a loaded model: 60 MB at d = d_t = 512.
 _MAX_CLASSES = 10_000

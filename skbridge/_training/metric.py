@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from skbridge._base import class_sums
-from skbridge._blending import unit
-from skbridge._early_stopping import held_out_losses
-from skbridge._folds import shot_folds
-from skbridge._held_out import within_one_standard_error
-from skbridge._whitening import whiten
+from skbridge._class_sums import class_sums
+from skbridge._classifiers.gaussian import whiten
+from skbridge._held_out.folds import shot_folds
+from skbridge._held_out.selection import within_one_standard_error
+from skbridge._rows import unit
+from skbridge._training.early_stopping import held_out_losses
 
 # Adam moves every entry of the map by about its rate a step, whatever the loss:
 # a few steps are all that shots can pay for, and more fit them and nothing else.
@@ -194,7 +194,7 @@ def train_metric(
         Distinct.
     n_classes : int
     shrinkage : float
-        See :func:`skbridge._whitening.whiten`.
+        See :func:`skbridge._classifiers.gaussian.whiten`.
     lambda_3 : callable
         Gives the weight of z3 from the counts of the classes.
     temperature : float

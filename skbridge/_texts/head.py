@@ -12,8 +12,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from skbridge._blending import unit
-from skbridge._templates import TEMPLATES
+from skbridge._messages import shown
+from skbridge._rows import unit
+from skbridge._texts.templates import TEMPLATES
 
 _FORMAT = "skbridge.TextHead"
 _FORMAT_VERSION = 1
@@ -71,7 +72,7 @@ def as_prompts(class_names, templates="simple"):
 
     Examples
     --------
-    >>> from skbridge._text_head import as_prompts
+    >>> from skbridge._texts.head import as_prompts
     >>> as_prompts(["sea_lion"], ["simple", {"Sea lion": "a seal with ears."}])
     (('a photo of a sea lion.', 'a seal with ears.'),)
     """
@@ -223,7 +224,7 @@ class TextHead:
         >>> head.prompts[0]
         ('a photo of a cat.',)
         """
-        from skbridge._text_cache import text_side
+        from skbridge._texts.encode import text_side
 
         classes = _check_names(class_names, "class_names")
         prompts = as_prompts(classes, templates)
@@ -812,12 +813,6 @@ def _unit_rows(array, name, classes):
     return array
 
 
-def shown(names, most=5):
-    """Names in quotes, a few of them."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
 def _count(n, noun):
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{n} {noun if n == 1 else plural}"
@@ -888,7 +883,7 @@ def _project(eos, projection, bias):
 
 def _embed_classes(loaded, prompts, projection, bias, batch_size):
     """Embed every distinct prompt once and pool by class: rows of e, E and T."""
-    from skbridge import _clip
+    from skbridge._clip import open_clip as _clip
 
     place = {}
     for written in prompts:
@@ -913,3 +908,31 @@ def _embed_classes(loaded, prompts, projection, bias, batch_size):
         np.add.at(text_features, classes, features[rows])
     pooled = [eos / count, unit(eos_unit), unit(text_features)]
     return np.hstack(pooled).astype(np.float32)
+
+
+def check_text_head(head, n_features):
+    """Refuse what is no TextHead, and one of another width than the embeddings.
+
+    Raises
+    ------
+    TypeError
+        If `head` is neither None nor a TextHead.
+    ValueError
+        If the widths differ.
+    """
+    if head is None:
+        return
+    if not isinstance(head, TextHead):
+        raise TypeError(
+            "text_head must be a TextHead or None, got "
+            f"{type(head).__name__}. Make one with TextHead.from_clip, "
+            "TextHead.from_arrays or TextHead.from_features."
+        )
+    if head.n_features != n_features:
+        source = "" if head.model is None else f" (made by {head.model})"
+        raise ValueError(
+            f"X has {n_features} features, but the text head{source} has "
+            f"{head.n_features}. Images and texts must come from the same CLIP "
+            "model: embed the images with the model that made the head, or make "
+            "the head with the model that embedded the images."
+        )

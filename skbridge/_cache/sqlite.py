@@ -19,8 +19,9 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 
-from skbridge._clip import are_settled, file_stamps
-from skbridge._images import to_rgb
+from skbridge._clip.open_clip import are_settled, file_stamps
+from skbridge._images.decode import to_rgb
+from skbridge._version import __version__
 
 # In the file's name, so that a library of another format leaves this file alone.
 _FORMAT = 1
@@ -80,7 +81,7 @@ def cache_folder(cache_dir):
 
     Examples
     --------
-    >>> from skbridge._embedding_cache import cache_folder
+    >>> from skbridge._cache.sqlite import cache_folder
     >>> cache_folder("embeddings").name
     'embeddings'
     """
@@ -678,8 +679,6 @@ def _checksum(space, digest, data):
 
 def _model_name(model, pretrained):
     """Name of a model as its facts are kept: what decides which weights are read."""
-    from skbridge import __version__
-
     places = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
     return json.dumps(
         [

@@ -26,7 +26,7 @@ import numpy as np
 
 BUNDLED = "skbridge-tiny"
 
-_BUNDLED_FOLDER = Path(__file__).parent / "models" / BUNDLED
+_BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / BUNDLED
 _CONFIG_FILE = "open_clip_config.json"
 _VOCABULARY_FILE = "bpe_simple_vocab.txt.gz"
 
@@ -189,7 +189,7 @@ def resolve_model(model, pretrained="auto"):
 
     Examples
     --------
-    >>> from skbridge._clip import resolve_model
+    >>> from skbridge._clip.open_clip import resolve_model
     >>> spec = resolve_model("ViT-B-16")
     >>> spec.label, spec.slug
     ('ViT-B-16 (openai)', 'vit_b_16')

@@ -8,32 +8,29 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import _fit_context
-from sklearn.pipeline import Pipeline
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skbridge._base import (
-    BaseFewShotClassifier,
+from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES, make_bridge
+from skbridge._class_sums import class_sums
+from skbridge._classifiers.base import BaseFewShotClassifier
+from skbridge._classifiers.blend import (
+    BLENDINGS,
+    default_temperature,
+    sharpened,
+    text_divergence,
+    weighted_sums,
+)
+from skbridge._classifiers.gaussian import whiten
+from skbridge._rows import row_lengths, unit
+from skbridge._validation import (
     all_or_nothing,
     check_embeddings,
     check_shots,
     check_zero_rows,
-    class_sums,
 )
-from skbridge._blending import (
-    BLENDINGS,
-    default_temperature,
-    row_lengths,
-    sharpened,
-    text_divergence,
-    unit,
-    weighted_sums,
-)
-from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES, make_bridge
-from skbridge._embedder import CLIPEmbedder
-from skbridge._whitening import whiten
 
 # Share of the text directions' energy that the bridge keeps, where a search asks,
 # and the shares that it tries.
@@ -551,8 +548,8 @@ default="pseudo_inverse"
             )
 
     def _train(self, X, codes, weight):
-        from skbridge._device import resolve_device
-        from skbridge._training import SCHEDULES, Shots, Task, train_bridge
+        from skbridge._clip.device import resolve_device
+        from skbridge._training.objective import SCHEDULES, Shots, Task, train_bridge
 
         schedule = SCHEDULES[self.solver]
         chosen = {
@@ -594,9 +591,9 @@ default="pseudo_inverse"
         return default_temperature(self._logit_scale, lambdas)
 
     def _train_metric(self, X, codes, weight):
-        from skbridge._device import resolve_device
-        from skbridge._early_stopping import distinct_shots
-        from skbridge._metric_training import MAX_STEPS, ComparedShots, train_metric
+        from skbridge._clip.device import resolve_device
+        from skbridge._training.early_stopping import distinct_shots
+        from skbridge._training.metric import MAX_STEPS, ComparedShots, train_metric
 
         X, codes, weight = distinct_shots(X, codes, weight)
         z1, texts = None, self._text_features
@@ -1012,41 +1009,3 @@ default="pseudo_inverse"
         X = check_embeddings(self, X, reset=False)
         check_zero_rows(X, "component_logits")
         return self._components(X)
-
-
-def make_few_shot_pipeline(model="ViT-B-16", pretrained="auto", **classifier_params):
-    """Pipeline from images to labels with one CLIP model for both steps.
-
-    Parameters
-    ----------
-    model : str, default="ViT-B-16"
-        CLIP model of the embedder and of the classifier's texts.
-    pretrained : str, default="auto"
-        Weights of `model`.
-    **classifier_params
-        Further parameters of :class:`SeMoBridgeClassifier`. A `device` and a
-        `cache_dir` go to both steps.
-
-    Returns
-    -------
-    sklearn.pipeline.Pipeline
-        Steps ``"clip"``, a :class:`CLIPEmbedder`, and ``"clf"``, a
-        :class:`SeMoBridgeClassifier`.
-
-    Examples
-    --------
-    >>> from skbridge import make_few_shot_pipeline
-    >>> pipeline = make_few_shot_pipeline("skbridge-tiny", lambda_3=1.0)
-    >>> pipeline["clip"].model, pipeline["clf"].model
-    ('skbridge-tiny', 'skbridge-tiny')
-    """
-    shared = {
-        name: classifier_params[name]
-        for name in ("device", "cache_dir")
-        if name in classifier_params
-    }
-    embedder = CLIPEmbedder(model=model, pretrained=pretrained, **shared)
-    classifier = SeMoBridgeClassifier(
-        model=model, pretrained=pretrained, **classifier_params
-    )
-    return Pipeline([("clip", embedder), ("clf", classifier)])

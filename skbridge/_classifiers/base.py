@@ -1,263 +1,35 @@
 """What every few-shot classifier of the library shares: shots, texts, prediction."""
 
-import os
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from copy import copy
-from functools import wraps
 
 import numpy as np
-from PIL import Image
 from scipy.special import bdtrc
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import gen_batches
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    _check_sample_weight,
     check_is_fitted,
-    validate_data,
 )
 
-from skbridge._blending import softmax
-from skbridge._text_head import TextHead, shown
-
-# What one image may be, beside an array.
-_IMAGES = str | bytes | os.PathLike | Image.Image
+from skbridge._messages import shown
+from skbridge._rows import softmax
+from skbridge._texts.head import TextHead, check_text_head
+from skbridge._validation import (
+    check_classes,
+    check_embeddings,
+    check_shots,
+    check_zero_rows,
+)
 
 # Floats that one block of rows may need at once: 16 MB in float32. Larger ones leave
 # the caches, smaller ones make the matrix products less efficient.
 _BLOCK_FLOATS = 2**22
-# Rows that are summed by class at once: few, so that they stay in the caches and are
-# of few classes.
-_SUMMED_ROWS = 64
 # So many shots mostly show at once that the texts fit, and all are asked otherwise.
 _SHOTS_AT_A_GLANCE = 256
 _CLEARLY = 1e-6
 # Fewer shots cannot tell a classifier from chance often enough to warn about it.
 _MIN_SHOTS_TO_JUDGE = 20
-
-
-def all_or_nothing(fit):
-    """Make a method leave its estimator as it was wherever it raises.
-
-    It may replace attributes, but not change their contents.
-    """
-
-    @wraps(fit)
-    def undone_on_error(self, *args, **kwargs):
-        before = vars(self).copy()
-        try:
-            return fit(self, *args, **kwargs)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
-    return undone_on_error
-
-
-def check_text_head(head, n_features):
-    """Refuse what is no TextHead, and one of another width than the embeddings.
-
-    Raises
-    ------
-    TypeError
-        If `head` is neither None nor a TextHead.
-    ValueError
-        If the widths differ.
-    """
-    if head is None:
-        return
-    if not isinstance(head, TextHead):
-        raise TypeError(
-            "text_head must be a TextHead or None, got "
-            f"{type(head).__name__}. Make one with TextHead.from_clip, "
-            "TextHead.from_arrays or TextHead.from_features."
-        )
-    if head.n_features != n_features:
-        source = "" if head.model is None else f" (made by {head.model})"
-        raise ValueError(
-            f"X has {n_features} features, but the text head{source} has "
-            f"{head.n_features}. Images and texts must come from the same CLIP "
-            "model: embed the images with the model that made the head, or make "
-            "the head with the model that embedded the images."
-        )
-
-
-def check_embeddings(estimator, X, *y, reset):
-    """Validate X, and y where it is given; refuse images with a way out.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Whose `n_features_in_` and `feature_names_in_` are set or checked.
-    X : array-like of shape (n_samples, n_features)
-    *y : array-like of shape (n_samples,)
-    reset : bool
-        Whether to set, rather than check, the estimator's input features.
-
-    Returns
-    -------
-    X : ndarray of shape (n_samples, n_features), float32 or float64
-    y : ndarray of shape (n_samples,)
-        Where it is given.
-
-    Raises
-    ------
-    ValueError
-        If X holds something else, or NaN or infinite values.
-    """
-    try:
-        return validate_data(
-            estimator, X, *y, reset=reset, dtype=[np.float32, np.float64]
-        )
-    except (TypeError, ValueError) as error:
-        name = type(estimator).__name__
-        if _looks_like_images(X):
-            raise ValueError(
-                f"{name} takes embeddings, an array of shape (n_samples, n_features), "
-                "but X looks like images. Embed them first, with CLIPEmbedder; "
-                "make_few_shot_pipeline does both steps."
-            ) from error
-        rows = _rows_without_numbers(X)
-        if len(rows):
-            raise ValueError(
-                f"{len(rows)} of {len(X)} rows of X hold NaN or infinite values: "
-                f"{shown(rows.tolist())}. {name} needs numbers in all of them. "
-                'CLIPEmbedder(on_error="nan") gives NaN for images that it cannot '
-                "read: leave them out beforehand, with its valid_images, or leave out "
-                "these rows."
-            ) from error
-        raise
-
-
-def _looks_like_images(X):
-    if hasattr(X, "to_numpy"):
-        # A column of a table, or a table of one column.
-        X = X.to_numpy()
-        X = X.ravel() if X.size == len(X) else X
-    is_indexed = isinstance(X, list | tuple | np.ndarray) and getattr(X, "ndim", 1)
-    first = X[0] if is_indexed and len(X) else None
-    is_image = isinstance(X, _IMAGES) or isinstance(first, _IMAGES)
-    return is_image or getattr(first, "ndim", 1) > 1
-
-
-def _rows_without_numbers(X):
-    """Find rows with NaN or infinite values; none where X is no float array."""
-    # Rows of different lengths make no array.
-    with suppress(ValueError):
-        X = np.asarray(X)
-        if X.ndim == 2 and X.dtype.kind == "f":
-            return np.flatnonzero(~np.isfinite(X).all(axis=1))
-    return np.empty(0, dtype=int)
-
-
-def check_shots(estimator, X, y, sample_weight, *, reset=True):
-    """Validate shots and drop those of weight zero.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Whose `n_features_in_` and `feature_names_in_` are set or checked.
-    X, y, sample_weight
-        What `fit` was given.
-    reset : bool
-        Whether to set, rather than check, the estimator's input features.
-
-    Returns
-    -------
-    X : ndarray of shape (n_samples, n_features), float32 or float64
-    y : ndarray of shape (n_samples,)
-    sample_weight : ndarray of shape (n_samples,), float64, positive
-
-    Raises
-    ------
-    ValueError
-        If there are NaN or infinite values, unsuitable labels, or weights that
-        are negative or all zero.
-    """
-    X, y = check_embeddings(estimator, X, y, reset=reset)
-    with warnings.catch_warnings():
-        # One shot a class is no sign of a regression target here.
-        warnings.filterwarnings("ignore", message="The number of unique classes")
-        check_classification_targets(y)
-    if sample_weight is not None and not np.asarray(sample_weight).any():
-        raise ValueError(
-            "sample_weight is zero everywhere, which leaves no shots to learn "
-            "from. Give at least one shot of each class a positive weight."
-        )
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if weight.min() < 0:
-        row = int(np.argmin(weight))
-        raise ValueError(
-            f"sample_weight must not be negative, but is {weight[row]:g} at index "
-            f"{row}. Give a shot that should not count the weight 0."
-        )
-    counts = weight > 0
-    # A mask of ones would copy X.
-    return (X, y, weight) if counts.all() else (X[counts], y[counts], weight[counts])
-
-
-def check_classes(estimator, classes):
-    """Refuse shots of a single class, which leave nothing to tell apart."""
-    if len(classes) < 2:
-        raise ValueError(
-            f"{type(estimator).__name__} needs shots of at least two classes, but y "
-            f"has one class only: {classes.tolist()[0]!r}."
-        )
-
-
-def check_zero_rows(X, where, *, error=False):
-    """Warn of, or refuse, embeddings that are all zero: no CLIP gives those."""
-    # Few rows start with a zero, and no others need to be read.
-    zero = np.flatnonzero(X[:, 0] == 0)
-    zero = zero[~X[zero].any(axis=1)]
-    if not len(zero):
-        return
-    message = (
-        f"{len(zero)} of {len(X)} rows of X in {where} are all zero, the first "
-        f"at index {int(zero[0])}. A zero row has no direction and is as "
-        "near to one class as to any other"
-    )
-    if error:
-        raise ValueError(
-            f"{message}; no CLIP embedding is zero. Check how these rows were "
-            "embedded, and leave them out."
-        )
-    warnings.warn(f"{message}.", UserWarning, stacklevel=3)
-
-
-def class_sums(rows, codes, weights, n_classes):
-    """Weighted sums of the rows of each class, in float64 whatever their type.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_samples, n_columns)
-    codes : ndarray of shape (n_samples,)
-    weights : ndarray of shape (..., n_samples)
-        One or more weightings; the rows are read once for all of them.
-    n_classes : int
-
-    Returns
-    -------
-    ndarray of shape (..., n_classes, n_columns)
-    """
-    weights = np.asarray(weights, dtype=np.float64)
-    stacked = np.atleast_2d(weights)
-    sums = np.zeros((len(stacked), n_classes, rows.shape[1]))
-    ordered = (codes[1:] >= codes[:-1]).all()
-    order = None if ordered else np.argsort(codes, kind="stable")
-    for batch in gen_batches(len(rows), _SUMMED_ROWS):
-        # Ordered by class, a block has few classes: a small dense product sums it.
-        chosen = batch if ordered else order[batch]
-        own = codes[chosen]
-        present = slice(own[0], own[-1] + 1)
-        members = np.arange(own[0], own[-1] + 1)[:, None] == own
-        members = (members * stacked[:, None, chosen]).reshape(-1, len(own))
-        block = rows[chosen].astype(np.float64, copy=False)
-        sums[:, present] += (members @ block).reshape(len(stacked), -1, block.shape[1])
-    return sums.reshape(*weights.shape[:-1], *sums.shape[1:])
 
 
 def label_names(labels, class_names):

@@ -30,7 +30,7 @@ def resolve_device(device="auto"):
 
     Examples
     --------
-    >>> from skbridge._device import resolve_device
+    >>> from skbridge._clip.device import resolve_device
     >>> resolve_device("cpu")
     'cpu'
     """
@@ -89,7 +89,7 @@ def resolve_precision(precision="auto", device="cpu"):
 
     Examples
     --------
-    >>> from skbridge._device import resolve_precision
+    >>> from skbridge._clip.device import resolve_precision
     >>> resolve_precision("auto", "cuda")
     'fp32'
     """
@@ -126,7 +126,7 @@ def leaves_cores_free(device):
 
     Examples
     --------
-    >>> from skbridge._device import leaves_cores_free
+    >>> from skbridge._clip.device import leaves_cores_free
     >>> leaves_cores_free("cuda")
     True
     """
@@ -157,7 +157,7 @@ def upload_pixels(pixels, device):
     Examples
     --------
     >>> import numpy as np
-    >>> from skbridge._device import upload_pixels
+    >>> from skbridge._clip.device import upload_pixels
     >>> upload_pixels([np.zeros((4, 6, 3), dtype=np.uint8)] * 2, "cpu").shape
     torch.Size([2, 4, 6, 3])
     """

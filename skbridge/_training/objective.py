@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch.linalg import vector_norm
 
-from skbridge._blending import unit
 from skbridge._bridge import Bridge
-from skbridge._early_stopping import distinct_shots, held_out_losses
-from skbridge._folds import shot_folds
+from skbridge._held_out.folds import shot_folds
+from skbridge._rows import unit
+from skbridge._training.early_stopping import distinct_shots, held_out_losses
 
 # Rows shorter than this have no direction; torch's own normalize has the same.
 _SHORTEST = 1e-12

@@ -59,7 +59,7 @@ def check_images(X):
 
     Examples
     --------
-    >>> from skbridge._images import check_images
+    >>> from skbridge._images.decode import check_images
     >>> check_images(["cat.jpg", "dog.jpg"])
     ['cat.jpg', 'dog.jpg']
     """
@@ -123,7 +123,7 @@ def describe_image(image):
     Examples
     --------
     >>> import numpy as np
-    >>> from skbridge._images import describe_image
+    >>> from skbridge._images.decode import describe_image
     >>> describe_image("cat.jpg")
     "'cat.jpg'"
     >>> describe_image(np.zeros((4, 6, 3), dtype=np.uint8))
@@ -179,7 +179,7 @@ def to_rgb(image, least_side=None):
     Examples
     --------
     >>> import numpy as np
-    >>> from skbridge._images import to_rgb
+    >>> from skbridge._images.decode import to_rgb
     >>> to_rgb(np.full((2, 2), 65535, dtype=np.uint16)).getpixel((0, 0))
     (255, 255, 255)
     """
@@ -268,7 +268,7 @@ def read_in_batches(
     Examples
     --------
     >>> import numpy as np
-    >>> from skbridge._images import read_in_batches
+    >>> from skbridge._images.decode import read_in_batches
     >>> images = [np.zeros((2, 3)), np.zeros((4, 5)), None]
     >>> batches = read_in_batches(images, lambda image: image.size, batch_size=2)
     >>> next(batches)

@@ -1,6 +1,6 @@
 """Builds the packaged emoji data set from pinned npm packages.
 
-Run ``python -m skbridge.datasets._build_emoji`` to write the packaged files
+Run ``python tools/build_emoji.py`` to write the packaged files
 anew, with ``--check`` to build them in memory and compare them byte for byte
 with the packaged ones. It needs the extra ``build`` (resvg_py, which draws SVG)
 and the ``npm`` client; the library itself never imports this module.
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "skbridge" / "datasets" / "data"
 SIZE = 64
 
 # style: (npm package version, SHA-256 of its contents, drawn in one colour).

@@ -29,15 +29,12 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skbridge._base import (
-    BaseFewShotClassifier,
-    all_or_nothing,
-    check_classes,
-    check_shots,
-)
-from skbridge._classifier import SeMoBridgeClassifier
-from skbridge._folds import images_a_class, shot_folds
-from skbridge._held_out import STACK_SCORES, Judge, Run, distance_from, value_key
+from skbridge._classifiers.base import BaseFewShotClassifier
+from skbridge._classifiers.semobridge import SeMoBridgeClassifier
+from skbridge._held_out.folds import images_a_class, shot_folds
+from skbridge._held_out.selection import distance_from, value_key
+from skbridge._search.evaluate import STACK_SCORES, Judge, Run
+from skbridge._validation import all_or_nothing, check_classes, check_shots
 
 _N_DRAWS = 200
 

@@ -1,6 +1,6 @@
 """Trains skbridge-tiny, the bundled CLIP, from pinned npm packages.
 
-Run ``python -m skbridge.models._build_tiny --work FOLDER`` to fetch the icons,
+Run ``python tools/build_tiny.py --work FOLDER`` to fetch the icons,
 draw them once (kept in FOLDER), train, and write the model folder. It needs the
 extra ``build`` and the ``npm`` client; the library itself never imports this
 module. With one seed the run is the same up to floating point and the order of
@@ -22,12 +22,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import build_emoji
 import numpy as np
+from build_emoji import fetch_package, icon_svg, render
 
-from skbridge.datasets import _build_emoji
-from skbridge.datasets._build_emoji import fetch_package, icon_svg, render
-
-OUT = Path(__file__).parent / "skbridge-tiny"
+OUT = Path(__file__).parents[1] / "skbridge" / "models" / "skbridge-tiny"
 PACKAGE = "@iconify/json@2.2.535"
 LICENCES = {
     "Apache-2.0",
@@ -43,7 +42,7 @@ SIZE = 64
 VOCABULARY = 8000
 PER_NAME = 40
 
-EMOJI_SETS = [*_build_emoji.STYLES, "streamline-emojis"]
+EMOJI_SETS = [*build_emoji.STYLES, "streamline-emojis"]
 # Sets that draw things rather than controls: every icon is used, whatever its name.
 OBJECT_SETS = """
 covid flat-color-icons game-icons healthicons maki meteocons osmic pinhead roentgen
@@ -158,8 +157,8 @@ def caption(name):
 
 def packaged_concepts():
     """Every name under which a packaged class may appear, words joined by hyphens."""
-    labels = [label.replace(" ", "-") for label in _build_emoji.LABELS.values()]
-    return [*_build_emoji.CLASSES, *labels, *ALIASES]
+    labels = [label.replace(" ", "-") for label in build_emoji.LABELS.values()]
+    return [*build_emoji.CLASSES, *labels, *ALIASES]
 
 
 def choose_icons(read_set, collections, rng):
@@ -194,9 +193,9 @@ def choose_icons(read_set, collections, rng):
                 continue
             if not shows(style, name, VALIDATION):
                 train.append((style, name, text))
-            elif full in VALIDATION and style in _build_emoji.STYLES:
+            elif full in VALIDATION and style in build_emoji.STYLES:
                 validation.append((style, name, text))
-    for label in _build_emoji.LABELS.values():
+    for label in build_emoji.LABELS.values():
         concepts |= set(label.split())
     others = []
     for prefix, about in collections.items():
@@ -441,7 +440,7 @@ def train(
     rgba, monotone, icons = parts["train"]
     names, name_of = np.unique([text for *_, text in icons], return_inverse=True)
     held, _, held_icons = parts["validation"]
-    held, held_names = _build_emoji.over_white(held), [text for *_, text in held_icons]
+    held, held_names = build_emoji.over_white(held), [text for *_, text in held_icons]
     pixels = torch.as_tensor(rgba).permute(0, 3, 1, 2).contiguous()
     monotone, name_of = torch.as_tensor(monotone), torch.as_tensor(name_of)
 

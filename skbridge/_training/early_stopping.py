@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skbridge._held_out import stacked_log_losses
+from skbridge._held_out.temperature import stacked_log_losses
 
 
 def distinct_shots(X, codes, weight):

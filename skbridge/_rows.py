@@ -1,0 +1,29 @@
+"""Row-wise operations on arrays that every part of the library shares."""
+
+import numpy as np
+
+
+def row_lengths(x):
+    """Euclidean length of each row, with no temporary of the size of `x`."""
+    return np.sqrt(np.einsum("...i,...i->...", x, x))
+
+
+def unit(x, out=None):
+    """Scale the rows of `x` to length 1; a row of zeros stays as it is."""
+    norm = row_lengths(x)[..., None]
+    return np.divide(x, np.where(norm > 0, norm, 1), out=out)
+
+
+def log_softmax(scores):
+    """Row-wise log softmax that neither over- nor underflows."""
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def softmax(scores, temperature):
+    """Row-wise softmax of `temperature` times `scores`, which are overwritten."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    scores *= temperature
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
