@@ -50,7 +50,13 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
-from skbridge import CLIPEmbedder, FewShotSearchCV, SeMoBridgeClassifier, TextHead
+from skbridge import (
+    BridgedGDAClassifier,
+    CLIPEmbedder,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+    TextHead,
+)
 from skbridge.baselines import (
     APEClassifier,
     GDAClassifier,
@@ -98,13 +104,13 @@ class Problem:
     def rival_texts(self):
         """Texts of a rival: those of the classes, or none."""
         if not self.has_texts:
-            return {"model": None}
+            return {"texts": None}
         head = TextHead.from_features(
             self.head.classes,
             self.head.text_features,
             logit_scale=self.head.logit_scale,
         )
-        return {"text_head": head}
+        return {"texts": head}
 
     @property
     def bridge(self):
@@ -130,7 +136,7 @@ def read_head(folder, name):
     """Text side of a data set, None where the folder has nothing of it."""
     arrays = read_arrays(folder / f"{name}.npz")
     texts = arrays.get("text_features")
-    classes = None if texts is None else [f"class {i}" for i in range(len(texts))]
+    classes = None if texts is None else range(len(texts))
     suffix = "_text_projection.npy"
     for path in sorted(folder.glob(f"*{suffix}")):
         if name.endswith(path.name.removesuffix(suffix)):
@@ -187,7 +193,8 @@ def load_problem(folder, name, n_shots, seed):
 def embed_emoji():
     emoji = load_emoji()
     X = CLIPEmbedder(model="skbridge-tiny").fit_transform(list(emoji.images))
-    head = TextHead.from_clip(emoji.target_names, model="skbridge-tiny")
+    names = emoji.target_names
+    head = TextHead.from_clip(names, "skbridge-tiny", classes=range(len(names)))
     return np.asarray(X, dtype=np.float32), emoji.target, emoji.styles, head
 
 
@@ -218,8 +225,22 @@ class Method:
     search: bool = False
 
 
-def bridged(**params):
-    """Make a SeMoBridgeClassifier with the problem's own bridge."""
+OFFICIAL_CUT = "official"
+OFFICIAL_RANK = 250
+
+
+def cut(bridge, head):
+    """Parameters of the official cut, or of 250 directions of a bank."""
+    if bridge == "pseudo_inverse":
+        s = np.linalg.svd(head.projection.astype(float), compute_uv=False)
+        return {"bridge_rank": int(np.count_nonzero(s > 0.3))}
+    bank = head.text_features if head.text_bank is None else head.text_bank
+    rank = np.linalg.matrix_rank(bank - bank.mean(axis=0))
+    return {"bridge_rank": int(min(OFFICIAL_RANK, rank))}
+
+
+def bridged(estimator_class=SeMoBridgeClassifier, **params):
+    """Make a bridged classifier with the problem's own bridge."""
 
     def make(problem):
         options = {"bridge": problem.bridge} | params
@@ -230,11 +251,17 @@ def bridged(**params):
             return None
         if "pinv_atol" in params and bridge != "pseudo_inverse":
             return None
-        if problem.head is None:
-            return SeMoBridgeClassifier(model=None, **options)
+        if bridge == "identity":
+            options.pop("bridge_rank", None)
+        elif options.get("bridge_rank") == OFFICIAL_CUT:
+            options.pop("bridge_rank")
+            options |= cut(bridge, problem.head)
         if bridge == "identity" and not problem.has_texts:
-            return SeMoBridgeClassifier(model=None, **options)
-        return SeMoBridgeClassifier(text_head=problem.head, **options)
+            options.pop("lambda_1", None)
+            return estimator_class(None, **options)
+        if not problem.has_texts:
+            options.pop("lambda_1", None)
+        return estimator_class(problem.head, **options)
 
     return make
 
@@ -287,9 +314,8 @@ def calibrated_logistic_regression(problem):
 
 
 PAPER = {"lambda_1": 1.0, "lambda_2": 1.0, "lambda_3": 1.0}
-RECOMMENDED = {"head": "gda", "bridge_rank": 0.9, "lambda_3": "auto"}
+PAPER |= {"bridge_rank": OFFICIAL_CUT}
 TRAINED_MODE = {"mode": "trained"}
-MEAN_HEAD = RECOMMENDED | {"head": "mean"}
 
 METHODS = {
     "zero-shot CLIP": Method(zero_shot, TRAINING_FREE),
@@ -304,35 +330,28 @@ METHODS = {
     "SeMoBridge, paper plain": Method(bridged(**PAPER), OURS),
     "SeMoBridge, default": Method(bridged(), OURS),
     "SeMoBridge, default, searched": Method(bridged(), OURS, True),
-    "SeMoBridge-T, lambda_3 auto": Method(
-        bridged(lambda_3="auto", **TRAINED_MODE), OURS
+    "SeMoBridge-T": Method(bridged(**TRAINED_MODE), OURS),
+    "BridgedGDA": Method(bridged(BridgedGDAClassifier), OURS),
+    "BridgedGDA, searched": Method(bridged(BridgedGDAClassifier), OURS, True),
+    "BridgedGDA without bank, searched": Method(
+        bridged(BridgedGDAClassifier, bridge="identity"), OURS, True
     ),
-    "recommended, no search": Method(bridged(**RECOMMENDED), OURS),
-    "recommended, searched": Method(bridged(**RECOMMENDED), OURS, True),
-    "recommended without bank, searched": Method(
-        bridged(head="gda", lambda_3="auto", bridge="identity"), OURS, True
-    ),
-    "recommended, trained": Method(bridged(**RECOMMENDED, **TRAINED_MODE), OURS),
+    "BridgedGDA, trained": Method(bridged(BridgedGDAClassifier, **TRAINED_MODE), OURS),
 }
 
-for _head, _params in (("gda", RECOMMENDED), ("mean", MEAN_HEAD)):
-    for _bridge in ("text_subspace", "pseudo_inverse"):
-        METHODS[f"{_head}, {_bridge}"] = Method(
-            bridged(**_params | {"bridge": _bridge}), ABLATION
+for _name, _class in (("gda", BridgedGDAClassifier), ("mean", SeMoBridgeClassifier)):
+    for _bridge in ("text_subspace", "pseudo_inverse", "identity"):
+        METHODS[f"{_name}, {_bridge}"] = Method(
+            bridged(_class, bridge=_bridge), ABLATION
         )
-    METHODS[f"{_head}, identity"] = Method(
-        bridged(head=_head, lambda_3="auto", bridge="identity"), ABLATION
+    METHODS[f"{_name}, official cut, 0.3 (250 directions of a bank)"] = Method(
+        bridged(_class, bridge_rank=OFFICIAL_CUT), ABLATION
     )
-    _cuts = {
-        "official cut, 0.3 (250 directions of a bank)": {"bridge_rank": None},
-        "cut 0.25": {"bridge_rank": None, "pinv_atol": 0.25},
-        **{
-            f"{100 * share:g} % of the energy": {"bridge_rank": share}
-            for share in (0.8, 0.9, 0.95, 0.98, 1.0)
-        },
-    }
-    for _cut, _change in _cuts.items():
-        METHODS[f"{_head}, {_cut}"] = Method(bridged(**_params | _change), ABLATION)
+    for _share in (0.8, 0.9, 0.95, 0.98, 1.0):
+        METHODS[f"{_name}, {100 * _share:g} % of the energy"] = Method(
+            bridged(_class, bridge_rank=_share), ABLATION
+        )
+METHODS["mean, cut 0.25"] = Method(bridged(pinv_atol=0.25), ABLATION)
 
 
 # Measuring
@@ -615,7 +634,7 @@ data sets of that mean (zero-shot CLIP without class texts, calibration with one
 
 Every method had the same shots and class texts, and was tuned on the shots alone: by
 FewShotSearchCV with the space that it declares, LogisticRegressionCV by its own folds.
-"no search", "paper plain" and "default" are not tuned. Where a data set has no class
+"BridgedGDA", "paper plain" and "default" are not tuned. Where a data set has no class
 texts all methods run text-free. Our methods also use a bank of unlabelled texts, or the
 text projection, for the bridge; rivals have no use for either, and the row "without
 bank" shows what ours do without. The paper's plain setting has all blending weights 1

@@ -32,7 +32,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from skbridge import CLIPEmbedder, _embedder, make_few_shot_pipeline
-from skbridge._clip import open_clip as _clip
+from skbridge._texts import encode
 from skbridge.datasets import load_emoji
 
 N_FOLDS = 3
@@ -94,7 +94,7 @@ def search(options):
     paths, labels = find_images(options.images, options.n_images)
     counts = {"encode_pixels": 0, "encode_eos": 0}
     count_calls(_embedder, "encode_pixels", counts)
-    count_calls(_clip, "encode_eos", counts)
+    count_calls(encode, "encode_eos", counts)
     pipeline = make_few_shot_pipeline(
         options.model, cache_dir=options.search, templates=options.templates
     )

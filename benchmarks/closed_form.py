@@ -8,7 +8,7 @@ remembered by content, so it is timed on its own and not in the fits, of which t
 first call does not count. The official way is the official code's arithmetic in
 NumPy: bridge every query in two products, three products with class vectors,
 exponentials of whole arrays, and a product of the second term with the one-hot
-labels of its cache, which holds one mean a class. Floors count bridged embeddings in
+labels of its cache, which holds one mean per class. Floors count bridged embeddings in
 all their columns; the second ones count the directions that the cut keeps alone, which
 are as good to compare with.
 
@@ -23,7 +23,7 @@ import numpy as np
 from _measure import child_environment, interleaved, markdown_table, matmul
 from search import make_problem
 
-from skbridge import SeMoBridgeClassifier
+from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier
 
 BLENDS = {
     "linear, lambda_2 = 0 (default)": {},
@@ -40,7 +40,7 @@ from skbridge import SeMoBridgeClassifier
 n_queries, n_classes, n_shots, width = map(int, sys.argv[1:5])
 X, y, head = make_problem(n_classes, n_shots, width)
 options = dict(lambda_2=0.3, blending=sys.argv[5])
-classifier = SeMoBridgeClassifier(text_head=head, **options).fit(X, y)
+classifier = SeMoBridgeClassifier(texts=head, **options).fit(X, y)
 queries = np.resize(X, (n_queries, width))
 tracemalloc.start()
 out = getattr(classifier, sys.argv[6])(queries)
@@ -56,13 +56,13 @@ def official_scores(classifier, shots, one_hot, queries):
     tokens = bridge.length * tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
     bridged = tokens @ bridge.projection
     bridged /= np.linalg.norm(bridged, axis=1, keepdims=True)
-    z1 = q @ classifier._text_features.T
+    z1 = q @ classifier.text_head_.text_features.T
     z2 = bridged @ shots.T
     z3 = q @ classifier.bridged_prototypes_.T
-    l1, l2, l3 = classifier._lambdas()
+    l1, l2, l3 = classifier.blend_.lambdas
     if classifier.blending == "linear":
         return l1 * z1 + l2 * (z2 @ one_hot) + l3 * z3
-    alpha, beta, gamma = classifier._sharpness()
+    alpha, beta, gamma = classifier.blend_.sharpness
     return (
         l1 * np.exp(-alpha * (1 - z1))
         + l2 * np.exp(-beta * (1 - z2)) @ one_hot
@@ -80,7 +80,7 @@ def predict_rows(X, y, head, queries, repeats):
     n_classes = len(head)
     rows = []
     for name, options in BLENDS.items():
-        classifier = SeMoBridgeClassifier(text_head=head, **options).fit(X, y)
+        classifier = SeMoBridgeClassifier(texts=head, **options).fit(X, y)
         rank = classifier._bridge.basis.shape[1]
         # As the official cache: the mean of a class's shots, one row a class.
         shots, one_hot = classifier.prototypes_, np.eye(n_classes, dtype=X.dtype)
@@ -149,10 +149,11 @@ def fit_rows(X, y, head, repeats):
         "copy": lambda: X.copy(),
         "SVD": lambda: np.linalg.svd(projection),
     }
-    for name in ("mean", "gda"):
-        classifier = SeMoBridgeClassifier(text_head=head, head=name)
+    kinds = {"mean": SeMoBridgeClassifier, "gda": BridgedGDAClassifier}
+    for name, kind in kinds.items():
+        classifier = kind(head)
         calls[name] = lambda c=classifier: c.fit(X, y)
-    rank = SeMoBridgeClassifier(text_head=head).fit(X, y)._bridge.basis.shape[1]
+    rank = SeMoBridgeClassifier(texts=head).fit(X, y)._bridge.basis.shape[1]
     for width in (d, rank):
         scatter = projection[:, :width].T @ projection[:, :width]
         calls[width] = lambda scatter=scatter: np.linalg.eigh(scatter)

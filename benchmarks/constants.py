@@ -31,6 +31,8 @@ from accuracy import (
     read_head,
 )
 
+from skbridge import BridgedGDAClassifier
+
 SHOTS = [1, 2, 4, 8]
 MAX_QUERIES = 4000
 GRID = list(product((0.25, 0.5, 1.0), (0.9, 0.95, 1.0), (4, 8, 16)))
@@ -78,7 +80,7 @@ def grid_accuracies(problem):
     logits = {}
     for setting in product((0.25, 0.5, 1.0), (0.9, 0.95, 1.0)):
         shrinkage, energy = setting
-        make = bridged(head="gda", shrinkage=shrinkage, bridge_rank=energy)
+        make = bridged(BridgedGDAClassifier, shrinkage=shrinkage, bridge_rank=energy)
         fitted = make(problem).fit(problem.X, problem.y)
         z1, _, z3 = fitted.component_logits(problem.queries)
         logits[setting] = (0.0 if z1 is None else z1), z3
@@ -100,11 +102,10 @@ def lambda_accuracies(problem):
 
 def metric_accuracies(problem):
     """Accuracy of the recommended head, and trained at each rate, in %."""
-    options = {"head": "gda", "bridge_rank": 0.9, "lambda_3": "auto"}
-    found = [accuracy(bridged(**options)(problem), problem)[0]]
+    found = [accuracy(bridged(BridgedGDAClassifier)(problem), problem)[0]]
     for rate in METRIC_RATES:
         with patch("skbridge._training.metric._LEARNING_RATE", rate):
-            trained = bridged(mode="trained", **options)(problem)
+            trained = bridged(BridgedGDAClassifier, mode="trained")(problem)
             found.append(accuracy(trained, problem)[0])
     return found
 

@@ -27,7 +27,13 @@ import numpy as np
 from scipy.stats import uniform
 from sklearn.base import clone
 
-from skbridge import CLIPEmbedder, FewShotSearchCV, SeMoBridgeClassifier
+from skbridge import (
+    BridgedGDAClassifier,
+    CLIPEmbedder,
+    CLIPTexts,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+)
 from skbridge.datasets import (
     FEW_SHOT_DATASETS,
     load_few_shot_dataset,
@@ -78,7 +84,6 @@ OFFICIAL_SPACE = {
     **{name: uniform(0, 10) for name in ("alpha", "beta", "gamma")},
     "smoothness": uniform(0, 1.5),
 }
-RECOMMENDED = {"head": "gda", "bridge_rank": 0.9, "lambda_3": "auto"}
 
 NO_ENSEMBLE = ("dtd", "eurosat", "oxford_flowers")
 COOP_FOLDERS = {"caltech101": "caltech-101", "food101": "food-101"}
@@ -129,13 +134,14 @@ class Problem:
         )
         self.name, self.split_source, self.train = name, test.split_source, train
         self.cupl = read_cupl(options.cupl, name)
-        self.classifier = SeMoBridgeClassifier(
-            model=options.model,
+        texts = CLIPTexts(
+            options.model,
             pretrained=options.pretrained,
-            class_names=test.class_names,
+            class_names=dict(enumerate(test.class_names)),
             templates=prompts_of(name, test.templates, self.cupl),
             cache_dir=cache_dir,
         )
+        self.classifier = SeMoBridgeClassifier(texts)
         self.steps, self.settings = options.steps, options.settings
         self.is_papers_model = options.model == "ViT-B-16" and options.pretrained in (
             "auto",
@@ -209,7 +215,7 @@ def fit_official(problem, mode, n_shots, seed):
 def fit_ours(problem, mode, n_shots, seed):
     """Fit the recommended setting on the shots alone."""
     X, y = problem.shots(n_shots, seed)
-    classifier = clone(problem.classifier).set_params(**RECOMMENDED, mode=mode)
+    classifier = BridgedGDAClassifier(problem.classifier.texts, mode=mode)
     if mode == "trained":
         return timed_fit(classifier, X, y)
     with warnings.catch_warnings():

@@ -35,7 +35,7 @@ def make_problem(n_classes=100, n_shots=8, n_features=512, seed=0):
     spectrum = np.geomspace(3, 0.05, n_features)[:, None]
     rotation = np.linalg.qr(rng.normal(size=(n_features, n_features)))[0]
     head = TextHead.from_arrays(
-        [f"class {i}" for i in range(n_classes)],
+        range(n_classes),
         eos=eos.astype(np.float32),
         projection=(spectrum * rotation).astype(np.float32),
     )
@@ -52,7 +52,7 @@ def compare_grid(X, y, head, n_folds, n_reference):
     The last number is how many of the compared scores differ, at most by one shot:
     rounding may decide between two classes that are as near.
     """
-    classifier = SeMoBridgeClassifier(text_head=head)
+    classifier = SeMoBridgeClassifier(texts=head)
     grid = list(ParameterGrid(SPACE))
     started = time.perf_counter()
     search = FewShotSearchCV(classifier, SPACE).fit(X, y)
@@ -81,7 +81,7 @@ def time_optuna(X, y, head, n_trials):
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     train, test = next(StratifiedKFold(2).split(X, y))
-    classifier = SeMoBridgeClassifier(text_head=head).fit(X[train], y[train])
+    classifier = SeMoBridgeClassifier(texts=head).fit(X[train], y[train])
     z1, z2, z3 = classifier.component_logits(X[test])
 
     def objective(trial):

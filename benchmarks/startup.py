@@ -44,7 +44,7 @@ def main(argv=None):
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args(argv)
     X, y, head = make_problem(options.classes, 4)
-    classifier = SeMoBridgeClassifier(text_head=head).fit(X, y)
+    classifier = SeMoBridgeClassifier(texts=head).fit(X, y)
     environment = child_environment()
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "classifier.joblib")

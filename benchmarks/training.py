@@ -81,14 +81,14 @@ class PlainLoop:
     """The recipe as one would write it."""
 
     def __init__(self, head, X, y, scale=100.0):
-        closed = SeMoBridgeClassifier(text_head=head).fit(X, names(head, y))
+        closed = SeMoBridgeClassifier(texts=head).fit(X, names(head, y))
         tensors = (X, closed._bridge.projection, closed._bridge.eos_unit)
         self.X, self.W, self.E = map(torch.tensor, tensors)
         self.T = torch.tensor(head.text_features)
         self.y, self.classes = torch.from_numpy(y), torch.arange(len(head))
         self.count = torch.bincount(self.y)[:, None]
         self.length, self.scale = head.eos_length, scale
-        self.inverse = torch.tensor(closed.bridge_, requires_grad=True)
+        self.inverse = torch.tensor(closed.inverse_projection_, requires_grad=True)
         self.class_bias = torch.zeros(len(head), len(self.W), requires_grad=True)
         self.optimizer = torch.optim.AdamW([self.inverse, self.class_bias], lr=1.5e-4)
         self.n_steps = 0
@@ -130,7 +130,7 @@ def names(head, y):
 
 
 def trained(head, **params):
-    return SeMoBridgeClassifier(text_head=head, mode="trained", device="cpu", **params)
+    return SeMoBridgeClassifier(texts=head, mode="trained", device="cpu", **params)
 
 
 def seconds_of(call):
@@ -203,7 +203,7 @@ def measure(n_classes, n_shots, *, all_steps, n_queries=2000, recipe_steps):
         score = classifier.score(queries, targets)
         return name, len(curve), seconds, loss, score
 
-    closed = SeMoBridgeClassifier(text_head=head).fit(X, labels)
+    closed = SeMoBridgeClassifier(texts=head).fit(X, labels)
     points = [n for n in POINTS + all_steps * LATER if n < recipe_steps]
     recipe = [fit("adamw", solver="adamw", max_iter=n) for n in points]
     lbfgs = [

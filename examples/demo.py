@@ -1,6 +1,6 @@
 """Few-shot classification of image files, with the bundled model and images.
 
-Writes the packaged emoji as PNG files, takes 1, 2 and 4 of them a class as shots,
+Writes the packaged emoji as PNG files, takes 1, 2 and 4 of them per class as shots,
 and classifies images that neither the model nor the classifier has seen. Then it
 saves a fitted pipeline and has a new process load it and predict the same.
 
@@ -17,6 +17,7 @@ import joblib
 import numpy as np
 
 from skbridge import (
+    BridgedGDAClassifier,
     CLIPEmbedder,
     SeMoBridgeClassifier,
     TextHead,
@@ -27,11 +28,6 @@ from skbridge.datasets import load_emoji
 MODEL = "skbridge-tiny"
 SHOTS = (1, 2, 4)
 N_QUERIES = 3
-# The steps and the rate are not the recipe's 5,000 and 1.5e-4: at few shots most
-# of its steps are not needed. They were set before the demo was first run.
-TRAINING = {"mode": "trained"}
-# Found on features of CLIP ViT-B/32 and ViT-B/16, on other data sets.
-RECOMMENDED = {"head": "gda", "bridge_rank": 0.9, "lambda_3": "auto"}
 
 PREDICT_IN_A_NEW_PROCESS = """
 import sys, joblib
@@ -52,7 +48,7 @@ def write_images(folder):
 
 
 def split(labels, n_shots, rng_seed):
-    """Rows of `n_shots` images a class, and of the queries, the same for any shots."""
+    """Rows of `n_shots` images per class and of the queries, the same for any shots."""
     rng = np.random.default_rng(rng_seed)
     shots, queries = [], []
     for label in np.unique(labels):
@@ -65,11 +61,11 @@ def split(labels, n_shots, rng_seed):
 def methods(head):
     """Classifiers of the table; none of their settings was chosen on emoji."""
     return {
-        "zero-shot CLIP (no shots)": SeMoBridgeClassifier(text_head=head, lambda_3=0),
-        "nearest prototype (no texts)": SeMoBridgeClassifier(model=None),
-        "SeMoBridge": SeMoBridgeClassifier(text_head=head),
-        "SeMoBridge, GDA head": SeMoBridgeClassifier(text_head=head, **RECOMMENDED),
-        "SeMoBridge-T": SeMoBridgeClassifier(text_head=head, **TRAINING),
+        "zero-shot CLIP (no shots)": SeMoBridgeClassifier(texts=head, lambda_3=0),
+        "nearest prototype (no texts)": SeMoBridgeClassifier(texts=None),
+        "SeMoBridge": SeMoBridgeClassifier(texts=head),
+        "BridgedGDA": BridgedGDAClassifier(head),
+        "SeMoBridge-T": SeMoBridgeClassifier(head, mode="trained"),
     }
 
 
@@ -91,7 +87,7 @@ def main():
     embeddings = CLIPEmbedder(model=MODEL).fit_transform(paths)
     seconds = time.perf_counter() - start
     print(
-        f"Embedded in {seconds:.1f} s ({len(paths) / seconds:.0f} images a second), "
+        f"Embedded in {seconds:.1f} s ({len(paths) / seconds:.0f} images per second), "
         "the model's loading included"
     )
 
@@ -100,7 +96,7 @@ def main():
     print(f"Encoded {n_classes} class texts in {time.perf_counter() - start:.1f} s\n")
 
     print(
-        f"Accuracy in % on {N_QUERIES} other images a class: mean ± standard "
+        f"Accuracy in % on {N_QUERIES} other images per class: mean ± standard "
         f"deviation over {arguments.seeds} splits"
     )
     columns = "".join(f"{f'{n} shot' + 's' * (n > 1):>14}" for n in SHOTS)
@@ -121,7 +117,7 @@ def main():
         print(f"{name:<30}{row}{seconds / arguments.seeds:>13.3f} s", flush=True)
 
     shots, queries = split(labels, SHOTS[-1], 0)
-    pipeline = make_few_shot_pipeline(MODEL, **RECOMMENDED)
+    pipeline = make_few_shot_pipeline(MODEL)
     pipeline.fit([paths[i] for i in shots], labels[shots])
     query_paths = [paths[i] for i in queries]
     predicted = pipeline.predict(query_paths)

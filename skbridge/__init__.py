@@ -3,16 +3,20 @@
 from importlib import import_module
 
 from skbridge._bridge import SemanticBridge
+from skbridge._classifiers.gda import BridgedGDAClassifier
 from skbridge._classifiers.semobridge import SeMoBridgeClassifier
 from skbridge._embedder import CLIPEmbedder
 from skbridge._images.augment import augment_shots
 from skbridge._pipeline import make_few_shot_pipeline
 from skbridge._search.search_cv import FewShotSearchCV
 from skbridge._texts.head import TextHead
+from skbridge._texts.recipe import CLIPTexts
 from skbridge._version import __version__
 
 __all__ = [
+    "BridgedGDAClassifier",
     "CLIPEmbedder",
+    "CLIPTexts",
     "FewShotSearchCV",
     "SeMoBridgeClassifier",
     "SemanticBridge",

@@ -19,7 +19,7 @@ from skbridge._rows import unit
 from skbridge._texts.head import check_text_head
 from skbridge._validation import all_or_nothing, check_embeddings
 
-BRIDGES = ("pseudo_inverse", "text_subspace", "identity")
+BRIDGES = ("auto", "pseudo_inverse", "text_subspace", "identity")
 
 BRIDGE_RANK_CONSTRAINT = [
     Interval(Integral, 1, None, closed="left"),
@@ -159,6 +159,8 @@ class Bridge:
 
     Attributes
     ----------
+    kind : {"pseudo_inverse", "text_subspace", "identity"}
+        The option.
     projection : ndarray of shape (n_text_features, n_features)
         W, from text tokens to the joint space.
     inverse : ndarray of shape (n_features, n_text_features)
@@ -177,6 +179,7 @@ class Bridge:
         made W+.
     """
 
+    kind: str
     projection: np.ndarray
     inverse: np.ndarray
     eos_unit: np.ndarray | None = None
@@ -199,15 +202,22 @@ class Bridge:
         """Rows of the joint space in the coordinates that `compact` leads to."""
         return rows if self.basis is None else rows @ self.basis
 
+    def centred(self, X):
+        """Embeddings less the projection's bias, ``f - c``."""
+        return X if self.bias is None else X - self.bias
+
     def to_text(self, X):
         """Bridged tokens ``L u / ||u||`` with ``u = (f - c) W+``."""
-        centred = X if self.bias is None else X - self.bias
-        return self.length * unit(centred @ self.inverse)
+        return self.length * unit(self.centred(X) @ self.inverse)
 
     def to_joint(self, tokens):
         """Project tokens as CLIP projects its own: ``e W + c``."""
         joint = tokens @ self.projection
         return joint if self.bias is None else joint + self.bias
+
+    def bridged(self, X, out=None):
+        """Bridge embeddings to unit(f^)."""
+        return unit(self.to_joint(self.to_text(X)), out)
 
     def astype(self, dtype):
         """Copy with every array in `dtype`."""
@@ -216,6 +226,7 @@ class Bridge:
             return None if array is None else np.asarray(array, dtype=dtype)
 
         return Bridge(
+            self.kind,
             cast(self.projection),
             cast(self.inverse),
             cast(self.eos_unit),
@@ -226,10 +237,29 @@ class Bridge:
         )
 
 
-def make_bridge(
-    head, n_features, *, bridge="pseudo_inverse", pinv_atol=0.3, bridge_rank=None
-):
-    """Work out the bridge that the options name.
+def choose_bridge(head):
+    """Kind of bridge that ``bridge="auto"`` means for a text head.
+
+    Parameters
+    ----------
+    head : TextHead or None
+
+    Returns
+    -------
+    {"pseudo_inverse", "text_subspace", "identity"}
+        The pseudo-inverse where the text projection is known, the text subspace where
+        a bank of texts or at least 64 class texts span it, the identity otherwise.
+    """
+    if head is None:
+        return "identity"
+    if head.projection is not None:
+        return "pseudo_inverse"
+    enough = head.text_features is not None and len(head.text_features) >= _SMALL_BANK
+    return "text_subspace" if head.text_bank is not None or enough else "identity"
+
+
+def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=None):
+    """Compute the bridge that the options name.
 
     Parameters
     ----------
@@ -237,9 +267,9 @@ def make_bridge(
         The text side; None (nothing known) makes the identity.
     n_features : int
         Width of the embeddings.
-    bridge : {"pseudo_inverse", "text_subspace", "identity"}
-        Which triple to use, DESIGN: ``(W, W+, E)``, ``(V, V', unit(T V'))`` or
-        ``(I, I, T)``.
+    bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}
+        Which triple to use: ``(W, W+, E)``, ``(V, V', unit(T V'))`` or ``(I, I, T)``;
+        ``"auto"`` as :func:`choose_bridge` says.
     pinv_atol, bridge_rank
         Where to cut, see :func:`truncated_pseudo_inverse` and
         :func:`text_subspace`.
@@ -254,28 +284,39 @@ def make_bridge(
     ValueError
         If the head lacks what `bridge` needs, or the cut leaves nothing.
     """
+    kind = choose_bridge(head) if bridge == "auto" or head is None else bridge
     texts = None if head is None else head.text_features
-    if head is None or bridge == "identity":
-        return Bridge(np.eye(n_features), np.eye(n_features), texts)
-    if bridge == "pseudo_inverse":
-        if head.projection is None:
-            raise ValueError(
-                "bridge='pseudo_inverse' needs CLIP's text projection, and this "
-                "text head does not know it. Make the head with "
-                "TextHead.from_clip or TextHead.from_arrays(projection=...), or "
-                "use bridge='text_subspace' or bridge='identity'."
-            )
-        u, s, vt = _leading_text_directions(head.projection, pinv_atol, bridge_rank)
-        root = vt.T / s
-        return Bridge(
-            np.asarray(head.projection, dtype=np.float64),
-            root @ u.T,
-            head.eos_unit,
-            head.projection_bias,
-            head.eos_length,
-            root,
-            vt.T,
+    if kind == "pseudo_inverse":
+        return _pseudo_inverse_bridge(head, pinv_atol, bridge_rank)
+    if kind == "text_subspace":
+        return _text_subspace_bridge(head, bridge_rank)
+    return Bridge(kind, np.eye(n_features), np.eye(n_features), texts)
+
+
+def _pseudo_inverse_bridge(head, pinv_atol, bridge_rank):
+    if head.projection is None:
+        raise ValueError(
+            "bridge='pseudo_inverse' needs CLIP's text projection, and this text head "
+            "does not know it. Make the head with TextHead.from_clip or "
+            "TextHead.from_arrays(projection=...), or use bridge='text_subspace' or "
+            "bridge='identity'."
         )
+    u, s, vt = _leading_text_directions(head.projection, pinv_atol, bridge_rank)
+    root = vt.T / s
+    return Bridge(
+        "pseudo_inverse",
+        np.asarray(head.projection, dtype=np.float64),
+        root @ u.T,
+        head.eos_unit,
+        head.projection_bias,
+        head.eos_length,
+        root,
+        vt.T,
+    )
+
+
+def _text_subspace_bridge(head, bridge_rank):
+    texts = head.text_features
     bank = texts if head.text_bank is None else head.text_bank
     if bank is None:
         raise ValueError(
@@ -293,7 +334,9 @@ def make_bridge(
         )
     directions = text_subspace(bank, rank=bridge_rank)
     eos_unit = None if texts is None else unit(texts @ directions.T)
-    return Bridge(directions, directions.T, eos_unit, basis=directions.T)
+    return Bridge(
+        "text_subspace", directions, directions.T, eos_unit, basis=directions.T
+    )
 
 
 class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -306,14 +349,14 @@ class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Parameters
     ----------
-    text_head : TextHead, default=None
-        The text side. None bridges by the identity: rows are only scaled to
-        length 1.
-    bridge : {"pseudo_inverse", "text_subspace", "identity"}, \
-default="pseudo_inverse"
+    texts : TextHead, default=None
+        The text side, of which classes are not needed. None bridges by the
+        identity: rows are only scaled to length 1.
+    bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}, default="auto"
         ``"pseudo_inverse"`` uses the head's text projection,
         ``"text_subspace"`` the leading principal directions of its text bank,
-        ``"identity"`` nothing.
+        ``"identity"`` nothing; ``"auto"`` is the first of these for which the head
+        has what it needs (64 class texts make a bank).
     pinv_atol : float, default=0.3
         Singular values of the text projection at or below this count as zero.
         0.3 is the official code's value.
@@ -327,7 +370,9 @@ default="pseudo_inverse"
 
     Attributes
     ----------
-    bridge_ : ndarray of shape (n_features, n_text_features)
+    bridge_ : {"pseudo_inverse", "text_subspace", "identity"}
+        The kind of bridge in use.
+    inverse_projection_ : ndarray of shape (n_features, n_text_features)
         W+.
     n_features_in_ : int
         Width of the embeddings seen in `fit`.
@@ -360,7 +405,7 @@ default="pseudo_inverse"
     """
 
     _parameter_constraints = {
-        "text_head": "no_validation",
+        "texts": "no_validation",
         "bridge": [StrOptions(set(BRIDGES))],
         "pinv_atol": [Interval(Real, 0, None, closed="left")],
         "bridge_rank": BRIDGE_RANK_CONSTRAINT,
@@ -369,13 +414,14 @@ default="pseudo_inverse"
 
     def __init__(
         self,
-        text_head=None,
-        bridge="pseudo_inverse",
+        texts=None,
+        *,
+        bridge="auto",
         pinv_atol=0.3,
         bridge_rank=None,
         output="joint",
     ):
-        self.text_head = text_head
+        self.texts = texts
         self.bridge = bridge
         self.pinv_atol = pinv_atol
         self.bridge_rank = bridge_rank
@@ -405,15 +451,16 @@ default="pseudo_inverse"
             `bridge` needs, or the cut leaves no direction.
         """
         X = check_embeddings(self, X, reset=True)
-        check_text_head(self.text_head, self.n_features_in_)
+        check_text_head(self.texts, self.n_features_in_)
         self._bridge = make_bridge(
-            self.text_head,
+            self.texts,
             self.n_features_in_,
             bridge=self.bridge,
             pinv_atol=self.pinv_atol,
             bridge_rank=self.bridge_rank,
         ).astype(X.dtype)
-        self.bridge_ = self._bridge.inverse
+        self.bridge_ = self._bridge.kind
+        self.inverse_projection_ = self._bridge.inverse
         return self
 
     def transform(self, X):
@@ -439,4 +486,4 @@ default="pseudo_inverse"
     @property
     def _n_features_out(self):
         axis = 1 if self.output == "text" else 0
-        return self.bridge_.shape[axis]
+        return self.inverse_projection_.shape[axis]

@@ -1,11 +1,113 @@
-"""Sums of shots by class."""
+"""Sums of shots by class: all that a closed form needs of its shots."""
+
+from dataclasses import dataclass, fields
 
 import numpy as np
-from sklearn.utils import gen_batches
 
-# Rows that are summed by class at once: few, so that they stay in the caches and are
-# of few classes.
+from skbridge._rows import batches
+
+# Rows that are summed by class at once: few enough to stay in the processor's
+# caches and to belong to few classes.
 _SUMMED_ROWS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSums:
+    """Weighted sums of shots, in float64, that add and subtract.
+
+    Adding the sums of two sets of shots gives those of their union; subtracting
+    the sums of some shots leaves those of the others. `partial_fit`, leave-one-out
+    and cross-validation are built on that.
+
+    Attributes
+    ----------
+    count : ndarray of shape (n_classes,)
+        Sum of the weights w.
+    features : ndarray of shape (n_classes, n_features)
+        Sum of ``w f``.
+    """
+
+    count: np.ndarray
+    features: np.ndarray
+
+    # Fields that are sums over all classes.
+    _overall = ()
+
+    def __add__(self, other: "ClassSums") -> "ClassSums":
+        return self._combine(np.add, other)
+
+    def __sub__(self, other: "ClassSums") -> "ClassSums":
+        return self._combine(np.subtract, other)
+
+    def _combine(self, operation, other):
+        return type(self)(
+            **{
+                field.name: operation(
+                    getattr(self, field.name), getattr(other, field.name)
+                )
+                for field in fields(self)
+            }
+        )
+
+    def with_new_classes(self, n_new: int, order: np.ndarray) -> "ClassSums":
+        """Append classes without shots, then reorder the classes.
+
+        Parameters
+        ----------
+        n_new : int
+            Number of classes to append.
+        order : ndarray of shape (n_classes + n_new,)
+            Old positions, in the new order.
+
+        Returns
+        -------
+        ClassSums
+        """
+        extended = {}
+        for field in fields(self):
+            sums = getattr(self, field.name)
+            if field.name not in self._overall:
+                empty = np.zeros((n_new, *sums.shape[1:]), dtype=sums.dtype)
+                sums = np.concatenate([sums, empty])[order]
+            extended[field.name] = sums
+        return type(self)(**extended)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSums(ClassSums):
+    """Sums from which the means of bridged shots follow.
+
+    A shot's token is ``L u / ||u||`` with ``u = (f - c) W+ + b``: linear in f but
+    for the length, so that sums over ``f / ||u||`` serve every linear map.
+
+    Attributes
+    ----------
+    inverse_lengths : ndarray of shape (n_classes,)
+        Sum of ``w / ||u||``.
+    scaled_features : ndarray of shape (n_classes, n_features)
+        Sum of ``w f / ||u||``.
+    """
+
+    inverse_lengths: np.ndarray
+    scaled_features: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ScatterSums(ClassSums):
+    """Sums from which the means and the scatter of bridged shots follow.
+
+    Attributes
+    ----------
+    bridged : ndarray of shape (n_classes, rank)
+        Sum of ``w x``, x being the unit bridged shots.
+    second_moment : ndarray of shape (rank, rank)
+        Sum of ``w x' x`` over the shots of all classes.
+    """
+
+    bridged: np.ndarray
+    second_moment: np.ndarray
+
+    _overall = ("second_moment",)
 
 
 def class_sums(rows, codes, weights, n_classes):
@@ -28,7 +130,7 @@ def class_sums(rows, codes, weights, n_classes):
     sums = np.zeros((len(stacked), n_classes, rows.shape[1]))
     ordered = (codes[1:] >= codes[:-1]).all()
     order = None if ordered else np.argsort(codes, kind="stable")
-    for batch in gen_batches(len(rows), _SUMMED_ROWS):
+    for batch in batches(len(rows), _SUMMED_ROWS):
         # Ordered by class, a block has few classes: a small dense product sums it.
         chosen = batch if ordered else order[batch]
         own = codes[chosen]

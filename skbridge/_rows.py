@@ -1,6 +1,15 @@
 """Row-wise operations on arrays that every part of the library shares."""
 
+from collections.abc import Iterator
+
 import numpy as np
+
+
+def batches(n: int, size: int) -> Iterator[slice]:
+    """Divide `n` rows into slices of at most `size` rows, at least one each."""
+    size = max(1, size)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
 
 
 def row_lengths(x):

@@ -34,7 +34,7 @@ def test_the_official_way_gives_the_same_scores(load_benchmark, blending):
     X, y, head = load_benchmark("search").make_problem(6, 3, 24)
     X = X.astype(np.float64)
     classifier = closed_form.SeMoBridgeClassifier(
-        text_head=head, lambda_2=0.3, blending=blending
+        texts=head, lambda_2=0.3, blending=blending
     ).fit(X, y)
     scores = closed_form.official_scores(
         classifier, classifier.prototypes_, np.eye(6), X

@@ -14,12 +14,12 @@ METHODS = [
     "LogisticRegressionCV",
     "LogisticRegressionCV, calibrated",
     "SeMoBridge, paper plain",
-    "recommended, no search",
-    "recommended, searched",
+    "BridgedGDA",
+    "BridgedGDA, searched",
     "gda, text_subspace",
     "gda, pseudo_inverse",
     "gda, identity",
-    "gda, cut 0.25",
+    "mean, cut 0.25",
 ]
 
 

@@ -4,9 +4,9 @@ from numpy.testing import assert_allclose
 from scipy.special import log_softmax as scipy_log_softmax
 
 from skbridge._classifiers.blend import (
-    class_weights,
-    default_temperature,
-    sharpened,
+    Blend,
+    BlendStack,
+    Term,
     text_divergence,
     weighted_sums,
 )
@@ -23,12 +23,21 @@ def test_log_softmax_agrees_with_scipy_at_every_scale(scale):
     assert_allclose(log_softmax(scores), scipy_log_softmax(scores, axis=1), rtol=1e-12)
 
 
+def class_weights(divergence, smoothness):
+    """Weights of the classes in an exponential blend of z3 alone, at z3 = 1."""
+    ones = np.ones((1, len(divergence)))
+    blend = Blend((0.0, 0.0, 1.0), (1.0, 1.0, 1.0), smoothness, divergence)
+    return blend.scores((None, None, ones))[0]
+
+
 def test_sharpened_terms_are_those_of_the_official_code():
     z = np.random.default_rng(0).uniform(-1, 1, size=(4, 2))
-    weights = np.array([1.0, 2.0])
-    assert_allclose(sharpened(z, 4.0), np.exp(-4 * (1 - z)))
-    expected = weights * np.exp(-3 * (1 - z))
-    assert_allclose(sharpened(z, 3.0, np.log(weights)), expected)
+    blend = Blend((0.5, 0.0, 2.0), (4.0, 1.0, 3.0), 0.5, np.array([0.0, 2.0]))
+    weights = np.exp([0.0, 1.0])
+    assert_allclose(blend.part(0, z), 0.5 * np.exp(-4 * (1 - z)))
+    assert_allclose(blend.part(2, z), 2 * weights * np.exp(-3 * (1 - z)))
+    assert_allclose(blend.scores((z, None, z)), blend.part(0, z) + blend.part(2, z))
+    assert blend.skip == (1,)
 
 
 def test_weighted_sums_give_a_stack_of_scores_in_the_terms_dtype():
@@ -59,8 +68,30 @@ def test_class_weights_follow_their_equation():
 
 
 def test_default_temperature_is_the_logit_scale_over_the_slope():
-    assert default_temperature(100.0, (1, 0, 0)) == 100.0
-    assert default_temperature(100.0, (1, 2, 1)) == 25.0
-    assert default_temperature(100.0, (1, 2, 1), (4, 5, 6)) == 5.0
+    def temperature(lambdas, sharpness=None):
+        return Blend(lambdas, sharpness).default_temperature
+
+    assert temperature((1, 0, 0)) == 100.0
+    assert temperature((1, 2, 1)) == 25.0
+    assert temperature((1, 2, 1), (4, 5, 6)) == 5.0
     # A flat blend has no slope to divide by.
-    assert default_temperature(100.0, (1, 2, 1), (0, 0, 0)) == 100.0
+    assert temperature((1, 2, 1), (0, 0, 0)) == 100.0
+
+
+@pytest.mark.parametrize("sharpness", [None, (4.0, 5.0, 6.0)])
+def test_stacked_and_folded_blends_agree_with_single_ones(sharpness):
+    rng = np.random.default_rng(0)
+    X, T, F = (unit(rng.normal(size=(n, 6))) for n in (5, 3, 3))
+    kl = text_divergence(F, T)
+    smoothness = 0.0 if sharpness is None else 0.7
+    terms = (Term(unit, T), None, Term(unit, F))
+    components = (X @ T.T, None, X @ F.T)
+    blends = [
+        Blend((a, 0.0, b), sharpness, smoothness, kl) for a, b in ((1, 0.5), (0, 2.0))
+    ]
+    stack = BlendStack(blends).scores(components, np.array([1.0, 3.0]))
+    for factor, blend, scores in zip((1, 3), blends, stack, strict=True):
+        assert_allclose(scores, factor * blend.scores(components))
+        folded = blend.fold(terms, 5, X.dtype)
+        assert_allclose(folded(X), blend.scores(components))
+        assert_allclose(folded(X[1:3]), blend.scores(components)[1:3])

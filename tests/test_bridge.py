@@ -254,7 +254,23 @@ def test_a_bank_of_equal_texts_spans_nothing():
 def test_head_without_a_projection_says_which_bridges_remain():
     head = TextHead.from_features(text_bank=np.eye(3))
     with pytest.raises(ValueError, match=r"pseudo_inverse.*'text_subspace'"):
-        SemanticBridge(head).fit(np.ones((2, 3)))
+        SemanticBridge(head, bridge="pseudo_inverse").fit(np.ones((2, 3)))
+
+
+def test_automatic_bridge_takes_what_the_head_has():
+    X, rng = np.ones((2, 8)), np.random.default_rng(0)
+    few, many = (rng.normal(size=(n, 8)) for n in (5, 70))
+    heads = {
+        "identity": [None, TextHead.from_features(range(5), few)],
+        "text_subspace": [
+            TextHead.from_features(range(5), few, text_bank=many),
+            TextHead.from_features(range(70), many),
+        ],
+        "pseudo_inverse": [TextHead.from_arrays(projection=many)],
+    }
+    for kind, candidates in heads.items():
+        for head in candidates:
+            assert SemanticBridge(head).fit(X).bridge_ == kind
 
 
 def test_head_without_features_has_no_text_subspace():
@@ -270,7 +286,9 @@ def test_width_mismatch_names_both_widths_and_the_cause():
 
 
 def test_something_else_as_text_head_is_refused():
-    with pytest.raises(TypeError, match="must be a TextHead or None, got ndarray"):
+    with pytest.raises(
+        TypeError, match="texts must be a TextHead or None here, got ndarray"
+    ):
         SemanticBridge(np.eye(3)).fit(np.ones((2, 3)))
 
 
@@ -284,7 +302,7 @@ def test_feature_names_and_pandas_output(output, n_out):
 
 def test_clone_shares_the_text_head():
     bridge = _bridge_of(np.eye(3))
-    assert clone(bridge).text_head is bridge.text_head
+    assert clone(bridge).texts is bridge.texts
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

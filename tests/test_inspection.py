@@ -13,7 +13,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skbridge import FewShotSearchCV, SeMoBridgeClassifier, TextHead
+from skbridge import (
+    BridgedGDAClassifier,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+    TextHead,
+)
 from skbridge.inspection import (
     BiasNormDisplay,
     BlendSimplexDisplay,
@@ -62,9 +67,13 @@ def data():
     return head, make_images(head, 4), make_images(head, 6, seed=2)
 
 
-def fit(data, **params):
+def fit(data, kind=SeMoBridgeClassifier, **params):
     head, (X, y), _ = data
-    return SeMoBridgeClassifier(text_head=head, pinv_atol=0.1, **params).fit(X, y)
+    if kind is SeMoBridgeClassifier:
+        params = {"pinv_atol": 0.1, "lambda_3": 0.5} | params
+    else:
+        params = {"bridge_rank": 1.0} | params
+    return kind(head, **params).fit(X, y)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +154,7 @@ def test_an_unknown_attribute_of_the_package_is_an_attribute_error():
 @pytest.mark.parametrize("display", [SimilarityDisplay, PrototypeConfusionDisplay])
 def test_search_and_pipeline_show_what_their_classifier_does(data, display):
     head, (X, y), (X_query, y_query) = data
-    search = FewShotSearchCV(SeMoBridgeClassifier(text_head=head), n_settings=2)
+    search = FewShotSearchCV(SeMoBridgeClassifier(texts=head), n_settings=2)
     search.fit(X, y)
     pipeline = make_pipeline(FunctionTransformer(lambda X: np.array(X) / 2), search)
     pipeline.fit((2 * X).tolist(), y)
@@ -227,10 +236,10 @@ def test_displays_plot_on_axes_that_they_are_given(data, trained):
 # SimilarityDisplay
 
 
-@pytest.mark.parametrize("head", ["mean", "gda"])
-def test_similarity_counts_every_pair_once_and_in_its_bin(data, head):
+@pytest.mark.parametrize("kind", [SeMoBridgeClassifier, BridgedGDAClassifier])
+def test_similarity_counts_every_pair_once_and_in_its_bin(data, kind):
     head_, _, (X, y) = data
-    classifier = fit(data, head=head)
+    classifier = fit(data, kind)
     display = SimilarityDisplay.from_estimator(classifier, X, y, plot=False)
     projection = head_.projection.astype(np.float64)
     _, s, vt = np.linalg.svd(projection)
@@ -273,7 +282,7 @@ def test_similarity_is_the_same_in_one_block_of_rows_and_in_many(data, monkeypat
 
 def test_similarity_without_texts_compares_images_alone(data):
     _, (X, y), (X_query, y_query) = data
-    classifier = SeMoBridgeClassifier(model=None).fit(X, y)
+    classifier = SeMoBridgeClassifier(texts=None).fit(X, y)
     display = SimilarityDisplay.from_estimator(classifier, X_query, y_query)
     assert list(display.paired) == ["image, image", "image, bridged image"]
     assert len(display.axes_) == 2
@@ -321,9 +330,7 @@ def test_bias_norm_of_one_classifier_is_named_by_its_regulariser(trained):
     assert list(named.norms) == ["CSB"]
 
 
-@pytest.mark.parametrize(
-    "params", [{}, {**TRAINED, "csb": False}, {"mode": "trained", "head": "gda"}]
-)
+@pytest.mark.parametrize("params", [{}, {**TRAINED, "csb": False}])
 def test_bias_norm_needs_a_learned_bias(data, params):
     with pytest.raises(ValueError, match=r"class_bias_ is zero.*Fit it with mode='tra"):
         BiasNormDisplay.from_estimator(fit(data, **params))
@@ -331,7 +338,7 @@ def test_bias_norm_needs_a_learned_bias(data, params):
 
 def test_bias_norms_are_of_the_same_classes(data, trained):
     head, (X, y), _ = data
-    fewer = SeMoBridgeClassifier(text_head=head, **TRAINED).fit(
+    fewer = SeMoBridgeClassifier(texts=head, **TRAINED).fit(
         X[y != "ant"], y[y != "ant"]
     )
     with pytest.raises(ValueError, match=r"'fewer' \(4\) differ from .*'with' \(5\)"):
@@ -417,7 +424,7 @@ def test_class_labels_do_not_overlap_whatever_the_number_of_classes(n_classes, n
     "params",
     [
         {"lambda_2": 0.5},
-        {"head": "gda", "lambda_3": "auto"},
+        {"lambda_3": "auto"},
         {"blending": "exponential", "alpha": 2.0, "smoothness": 0.5},
     ],
 )
@@ -483,7 +490,7 @@ def test_simplex_needs_texts_and_a_number_of_steps(data):
     _, (X, y), _ = data
     with pytest.raises(ValueError, match=r"no class texts, so no z1. Fit one with"):
         BlendSimplexDisplay.from_estimator(
-            SeMoBridgeClassifier(model=None).fit(X, y), X, y
+            SeMoBridgeClassifier(texts=None).fit(X, y), X, y
         )
     for n_steps in (0, 2.5):
         with pytest.raises(ValueError, match=f"positive int, got {n_steps} instead"):
@@ -530,9 +537,7 @@ def test_loss_curve_needs_training(data):
     with pytest.raises(ValueError, match="mode is 'closed_form'; fit it with mode='tr"):
         LossCurveDisplay.from_estimator(fit(data))
     head, (X, y), _ = data
-    one_shot = SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="fast", head="gda"
-    ).fit(X[:5], y[:5])
+    one_shot = BridgedGDAClassifier(head, mode="trained").fit(X[:5], y[:5])
     with pytest.raises(ValueError, match="early stopping took no step"):
         LossCurveDisplay.from_estimator(one_shot)
 
@@ -605,8 +610,8 @@ EXPLAINED = {
     "linear": {"lambda_2": 0.4, "lambda_3": 0.7},
     "exponential": {"blending": "exponential", "lambda_2": 0.4, "smoothness": 0.3},
     "trained": {**TRAINED, "lambda_2": 0.2},
-    "gda": {"head": "gda", "lambda_2": 0.3},
-    "early stopping": {"head": "gda", "mode": "trained", "solver": "fast"},
+    "gda": {"kind": BridgedGDAClassifier},
+    "early stopping": {"kind": BridgedGDAClassifier, "mode": "trained"},
 }
 
 
@@ -675,23 +680,26 @@ def test_the_text_is_one_more_shot_of_the_gda_head(data, name):
     _, (X, y), (X_query, _) = data
     classifier = fit(data, **EXPLAINED[name])
     display = explain(data, classifier)
-    own = classifier._in_metric(X_query[3:4])[0]
-    texts = classifier._compact(classifier._text_features)
-    bridged = classifier._compact(X)
+    own = unit(X_query[3:4] @ classifier.metric_)[0]
+    texts = unit(classifier.text_head_.text_features @ classifier._bridge.compact)
+    bridged = unit(X @ classifier._bridge.compact)
     means = np.array([bridged[y == label].mean(axis=0) for label in NAMES])
     moved = means.mean(axis=0) + texts - texts.mean(axis=0)
     for label in display.shots:
         k = NAMES.index(label)
         both = (4 * means[k] + moved[k]) @ classifier._metric
         share = moved[k] @ classifier._metric @ own / np.linalg.norm(both)
-        expected = display.terms[0, k] + classifier.lambda_3 * share
+        _, _, lambda_3 = classifier.blend_.lambdas
+        expected = display.terms[0, k] + lambda_3 * share
         assert_allclose(display.text_part[label], expected)
 
 
 def test_without_texts_the_shots_are_all(data):
     _, (X, y), (X_query, _) = data
-    for head in ("mean", "gda"):
-        classifier = SeMoBridgeClassifier(model=None, head=head, lambda_2=0.5)
+    for classifier in (
+        SeMoBridgeClassifier(None, lambda_2=0.5),
+        BridgedGDAClassifier(None),
+    ):
         display = QueryExplanationDisplay.from_estimator(
             classifier.fit(X, y), X_query[:1], X, y
         )
@@ -703,7 +711,7 @@ def test_without_texts_the_shots_are_all(data):
 def test_a_shot_of_weight_two_has_the_part_of_two_shots(data):
     head, (X, y), (X_query, _) = data
     weight = np.tile([2.0, 1.0, 0.0, 1.0, 1.0], 4)
-    classifier = SeMoBridgeClassifier(text_head=head, lambda_2=0.5)
+    classifier = SeMoBridgeClassifier(texts=head, lambda_2=0.5)
     weighted = QueryExplanationDisplay.from_estimator(
         classifier.fit(X[weight > 0], y[weight > 0], weight[weight > 0]),
         X_query[0],
@@ -745,7 +753,7 @@ def test_explanation_of_a_pipeline_takes_one_row_of_its_input(data):
     head, (X, y), (X_query, _) = data
     pipeline = make_pipeline(
         FunctionTransformer(lambda X: np.array(X) / 2),
-        SeMoBridgeClassifier(text_head=head, pinv_atol=0.1),
+        SeMoBridgeClassifier(head, pinv_atol=0.1, lambda_3=0.5),
     ).fit((2 * X).tolist(), y)
     through = QueryExplanationDisplay.from_estimator(
         pipeline, (2 * X_query[3]).tolist(), (2 * X).tolist(), y, plot=False

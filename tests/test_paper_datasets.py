@@ -12,7 +12,7 @@ from paper_layouts import LAYOUTS, NAMES, WNIDS, write_layout
 from PIL import Image
 from sklearn.base import clone
 
-from skbridge import CLIPEmbedder, SeMoBridgeClassifier
+from skbridge import CLIPEmbedder, CLIPTexts, SeMoBridgeClassifier
 from skbridge._texts.templates import TEMPLATES
 from skbridge.datasets import (
     FEW_SHOT_DATASETS,
@@ -501,11 +501,11 @@ def test_shots_of_a_data_set_on_disk_train_a_classifier(tmp_path):
     test = load_few_shot_dataset("food101", tmp_path)
     paths, labels = sample_few_shot(shots.filenames, shots.target, 2, random_state=0)
     embedder = CLIPEmbedder(model="skbridge-tiny")
-    classifier = SeMoBridgeClassifier(
-        model="skbridge-tiny",
-        class_names=shots.class_names,
+    texts = CLIPTexts(
+        "skbridge-tiny",
+        class_names=dict(enumerate(shots.class_names)),
         templates=shots.templates,
-        lambda_1=0,
     )
+    classifier = SeMoBridgeClassifier(texts, lambda_1=0)
     classifier = clone(classifier).fit(embedder.fit_transform(paths), labels)
     assert classifier.score(embedder.transform(test.filenames), test.target) == 1

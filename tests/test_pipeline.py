@@ -9,7 +9,12 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from skbridge import CLIPEmbedder, SeMoBridgeClassifier, make_few_shot_pipeline
+from skbridge import (
+    BridgedGDAClassifier,
+    CLIPEmbedder,
+    SeMoBridgeClassifier,
+    make_few_shot_pipeline,
+)
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230)}
 
@@ -41,9 +46,11 @@ def test_pipeline_goes_from_files_to_labels(model, files):
     pipeline.fit(paths[:6], labels[:6])
     predicted = pipeline.predict(paths[6:])
     assert set(predicted) <= set(COLOURS)
-    assert pipeline.score(paths[6:], labels[6:]) > 0.5
+    # Random weights tell colours apart, where the texts that they make are left out.
+    textless = clone(pipeline).set_params(clf__texts=None, clf__lambda_1=1.0)
+    assert textless.fit(paths[:6], labels[:6]).score(paths[6:], labels[6:]) > 0.5
     embeddings = CLIPEmbedder(model=model).transform(paths)
-    alone = SeMoBridgeClassifier(model=model, lambda_1=0)
+    alone = BridgedGDAClassifier(model, lambda_1=0)
     alone.fit(embeddings[:6], labels[:6])
     assert_allclose(
         pipeline.predict_proba(paths[6:]),
@@ -55,7 +62,7 @@ def test_pipeline_goes_from_files_to_labels(model, files):
 def test_grid_search_over_the_weights_in_two_processes(model, files):
     paths, labels = files
     search = GridSearchCV(
-        make_few_shot_pipeline(model),
+        Pipeline([("clip", CLIPEmbedder(model)), ("clf", SeMoBridgeClassifier(model))]),
         {"clf__lambda_1": [0, 1], "clf__lambda_2": [0, 1], "clf__lambda_3": [1]},
         cv=2,
         n_jobs=2,
@@ -87,7 +94,7 @@ def test_saved_pipeline_holds_no_weights_and_predicts_the_same(model, files, tmp
 
 
 def test_clone_of_the_pipeline_is_unfitted_and_alike(model, files):
-    pipeline = make_few_shot_pipeline(model, lambda_2=0.5).fit(*files)
+    pipeline = make_few_shot_pipeline(model, lambda_3=0.5).fit(*files)
     copy = clone(pipeline)
     assert not hasattr(copy["clf"], "classes_")
     assert_array_equal(
@@ -96,10 +103,12 @@ def test_clone_of_the_pipeline_is_unfitted_and_alike(model, files):
 
 
 def test_make_few_shot_pipeline_gives_both_steps_the_same_model():
-    pipeline = make_few_shot_pipeline("RN50", "openai", device="cpu", lambda_3=2.0)
+    pipeline = make_few_shot_pipeline(
+        "RN50", pretrained="openai", device="cpu", lambda_3=2.0
+    )
     assert isinstance(pipeline, Pipeline)
     assert list(pipeline.named_steps) == ["clip", "clf"]
-    for step in pipeline.named_steps.values():
+    for step in (pipeline["clip"], pipeline["clf"].texts):
         assert (step.model, step.pretrained, step.device) == ("RN50", "openai", "cpu")
     assert pipeline["clf"].lambda_3 == 2.0
 

@@ -24,9 +24,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import skbridge._classifiers.base
 import skbridge._search.evaluate
-from skbridge import FewShotSearchCV, SeMoBridgeClassifier, TextHead
+from skbridge import (
+    BridgedGDAClassifier,
+    CLIPTexts,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+    TextHead,
+)
 from skbridge._held_out.folds import shot_folds
 from skbridge._held_out.selection import distance_from, within_one_standard_error
 from skbridge._held_out.temperature import fit_temperature, stacked_log_losses
@@ -48,13 +53,13 @@ GRID = {
 
 @parametrize_with_checks(
     [
-        FewShotSearchCV(SeMoBridgeClassifier(model=None), n_settings=3),
+        FewShotSearchCV(SeMoBridgeClassifier(texts=None), n_settings=3),
         FewShotSearchCV(
-            SeMoBridgeClassifier(model=None, blending="exponential"),
+            SeMoBridgeClassifier(texts=None, blending="exponential"),
             {"gamma": [1.0, 5.0], "lambda_2": [0.0, 1.0]},
             n_settings=3,
         ),
-        FewShotSearchCV(TipAdapterClassifier(model=None), n_settings=2),
+        FewShotSearchCV(TipAdapterClassifier(texts=None), n_settings=2),
     ]
 )
 def test_search_passes_the_common_checks(estimator, check):
@@ -85,7 +90,7 @@ def problem():
 
 
 def search_of(head, space=GRID, **options):
-    return FewShotSearchCV(SeMoBridgeClassifier(text_head=head), space, **options)
+    return FewShotSearchCV(SeMoBridgeClassifier(texts=head), space, **options)
 
 
 def auc(estimator, X, y):
@@ -100,7 +105,7 @@ def auc(estimator, X, y):
 def test_scores_equal_those_of_grid_search(scoring, dtype):
     X, y, head = make_problem(dtype=dtype)
     cv = StratifiedKFold(4)
-    classifier = SeMoBridgeClassifier(text_head=head)
+    classifier = SeMoBridgeClassifier(texts=head)
     ours = FewShotSearchCV(classifier, GRID, cv=cv, scoring=scoring).fit(X, y)
     theirs = GridSearchCV(classifier, GRID, cv=cv, scoring=scoring).fit(X, y)
     assert ours.cv_results_["params"] == theirs.cv_results_["params"]
@@ -136,12 +141,15 @@ def test_scores_equal_those_of_grid_search(scoring, dtype):
             },
         ),
         (
-            SeMoBridgeClassifier(lambda_2=1, alpha=3.0),
-            {
-                "blending": ["linear", "exponential"],
-                "lambda_1": [0, 1],
-                "alpha": np.linspace(1, 6, 3),
-            },
+            SeMoBridgeClassifier(lambda_2=1),
+            [
+                {"blending": ["linear"], "lambda_1": [0, 1]},
+                {
+                    "blending": ["exponential"],
+                    "lambda_1": [0, 1],
+                    "alpha": np.linspace(1, 6, 3),
+                },
+            ],
         ),
         (
             SeMoBridgeClassifier(mode="trained", max_iter=3, device="cpu"),
@@ -149,7 +157,7 @@ def test_scores_equal_those_of_grid_search(scoring, dtype):
         ),
         (
             SeMoBridgeClassifier(bridge="text_subspace"),
-            {"bridge_rank": [2, None], "lambda_3": [0.3, 3.0]},
+            {"bridge_rank": [2, "auto"], "lambda_3": [0.3, 3.0]},
         ),
         (TipAdapterClassifier(), {"alpha": [0.3, 3.0], "beta": [1.0, 5.0]}),
         (ProKeRClassifier(), {"alpha": [0.0, 1.0], "beta": [1.0, 5.0]}),
@@ -162,7 +170,7 @@ def test_scores_equal_those_of_grid_search(scoring, dtype):
 @pytest.mark.filterwarnings("ignore:bridge='text_subspace'")
 def test_every_estimator_is_scored_as_by_grid_search(estimator, space, scoring):
     X, y, head = make_problem()
-    estimator = clone(estimator).set_params(text_head=head)
+    estimator = clone(estimator).set_params(texts=head)
     cv = StratifiedKFold(3)
     ours = FewShotSearchCV(estimator, space, cv=cv, scoring=scoring).fit(X, y)
     theirs = GridSearchCV(estimator, space, cv=cv, scoring=scoring).fit(X, y)
@@ -178,7 +186,7 @@ def test_every_estimator_is_scored_as_by_grid_search(estimator, space, scoring):
 def test_any_splitter_gives_the_folds_of_grid_search(cv):
     # With two shots of a class, splits may leave it out of training.
     X, y, head = make_problem((2, 5, 6, 4, 5, 4))
-    classifier = SeMoBridgeClassifier(text_head=head)
+    classifier = SeMoBridgeClassifier(texts=head)
     ours = FewShotSearchCV(classifier, GRID, cv=cv, scoring="accuracy").fit(X, y)
     theirs = GridSearchCV(classifier, GRID, cv=cv).fit(X, y)
     for key in theirs.cv_results_:
@@ -330,11 +338,11 @@ def test_default_space_follows_texts_shots_and_cut(problem):
     prior = 100 / 20 * 2 * 4.5 / (4.5 + 8)
     assert min(tried["param_lambda_3"]) == pytest.approx(prior / 16)
     assert max(tried["param_lambda_3"]) == pytest.approx(prior * 16)
-    fixed = FewShotSearchCV(SeMoBridgeClassifier(text_head=head, bridge_rank=4))
+    fixed = FewShotSearchCV(SeMoBridgeClassifier(texts=head, bridge_rank=4))
     assert "param_bridge_rank" not in fixed.fit(X, y).cv_results_
-    trained = SeMoBridgeClassifier(text_head=head, mode="trained", max_iter=2)
+    trained = SeMoBridgeClassifier(texts=head, mode="trained", max_iter=2)
     assert "param_bridge_rank" not in FewShotSearchCV(trained).fit(X, y).cv_results_
-    sharp = SeMoBridgeClassifier(text_head=head, blending="exponential")
+    sharp = SeMoBridgeClassifier(texts=head, blending="exponential")
     assert "param_gamma" in FewShotSearchCV(sharp, n_settings=5).fit(X, y).cv_results_
 
 
@@ -343,7 +351,7 @@ def test_text_free_space_searches_the_cut_alone(problem):
     known = TextHead.from_arrays(projection=head.projection)
     search = search_of(known, None).fit(X, y)
     assert set(search.best_params_) == {"bridge_rank"}
-    nothing = FewShotSearchCV(SeMoBridgeClassifier(model=None)).fit(X, y)
+    nothing = FewShotSearchCV(SeMoBridgeClassifier(texts=None)).fit(X, y)
     assert nothing.best_params_ == {}
     assert nothing.cv_results_["params"] == [{}]
 
@@ -354,7 +362,7 @@ def test_text_free_space_searches_the_cut_alone(problem):
 )
 def test_rivals_are_searched_by_default(problem, estimator):
     X, y, head = problem
-    estimator.set_params(text_head=head)
+    estimator.set_params(texts=head)
     search = FewShotSearchCV(estimator, n_settings=5, random_state=0).fit(X, y)
     assert search.score(X, y) > 0.5
     assert len(search.cv_results_["params"]) <= 5
@@ -394,10 +402,10 @@ def test_texts_may_be_searched_as_well(problem):
     wrong = TextHead.from_arrays(
         NAMES, eos=rng.normal(size=(6, 10)), projection=head.projection
     )
-    space = {"text_head": [wrong, head], "lambda_3": [0.0, 0.01]}
+    space = {"texts": [wrong, head], "lambda_3": [0.0, 0.01]}
     search = search_of(None, space, scoring="accuracy").fit(X, y)
-    assert search.best_params_["text_head"] is head
-    assert search.best_estimator_.text_head_ == head
+    assert search.best_params_["texts"] is head
+    assert search.best_estimator_.text_head_ == head.relabelled(range(6))
 
 
 @pytest.mark.parametrize(
@@ -435,9 +443,9 @@ def test_failing_settings_come_last_and_are_reported(problem):
     assert not failed[search.best_index_]
 
 
-def test_blend_parameters_that_contradict_each_other_fail_alone(problem):
+def testblend_parameters_that_contradict_each_other_fail_alone(problem):
     X, y, head = problem
-    classifier = SeMoBridgeClassifier(text_head=head, lambda_1=0, lambda_3=0)
+    classifier = SeMoBridgeClassifier(texts=head, lambda_1=0, lambda_3=0)
     search = FewShotSearchCV(classifier, {"lambda_3": [0.0, 1.0]})
     with pytest.warns(FitFailedWarning, match="At least one of lambda_1"):
         search.fit(X, y)
@@ -465,7 +473,7 @@ def test_a_search_that_raises_stays_as_it_was(problem):
     X, y, head = problem
     search = search_of(head).fit(X, y)
     before = search.predict_proba(X)
-    with pytest.raises(ValueError, match="no text for"):
+    with pytest.raises(ValueError, match="integers"):
         search.fit(X, np.where(y == 0, 99, y))
     assert_array_equal(search.classes_, np.unique(y))
     assert_array_equal(search.predict_proba(X), before)
@@ -624,7 +632,7 @@ def test_one_shot_a_class_takes_the_prior_and_says_so(space):
 
 def test_one_shot_text_free_keeps_the_estimators_own_values():
     X, y, _ = make_problem((1,) * 6)
-    search = FewShotSearchCV(SeMoBridgeClassifier(model=None), refit=False)
+    search = FewShotSearchCV(SeMoBridgeClassifier(texts=None), refit=False)
     with pytest.warns(UserWarning, match="No shot could be held out"):
         search.fit(X, y)
     assert search.best_params_ == {}
@@ -736,7 +744,7 @@ def test_results_do_not_depend_on_how_shots_and_settings_are_cut(
 ):
     X, y, head = problem
     whole = search_of(head, scoring=scoring).fit(X, y)
-    monkeypatch.setattr(skbridge._search.evaluate, "_BLOCK_SCORES", 1)
+    monkeypatch.setattr(skbridge._search.evaluate, "BLOCK_SCORES", 1)
     monkeypatch.setattr(skbridge._search.evaluate, "_BLOCK_SETTINGS", 2)
     parts = search_of(head, scoring=scoring).fit(X, y)
     assert parts.best_index_ == whole.best_index_
@@ -751,7 +759,7 @@ def test_best_estimator_has_the_temperature_of_the_held_out_scores(problem):
     assert best.temperature == best.temperature_ == search.temperature_
     folds = []
     for train, test in shot_folds(y):
-        fold = SeMoBridgeClassifier(text_head=head, **search.best_params_)
+        fold = SeMoBridgeClassifier(texts=head, **search.best_params_)
         fold.fit(X[train], y[train])
         folds.append((fold.decision_function(X[test]), y[test], np.ones(len(test))))
     expected = fit_temperature(folds, fold.temperature_)
@@ -760,7 +768,7 @@ def test_best_estimator_has_the_temperature_of_the_held_out_scores(problem):
 
 def test_a_temperature_of_ones_own_is_kept(problem):
     X, y, head = problem
-    own = SeMoBridgeClassifier(text_head=head, temperature=3.0)
+    own = SeMoBridgeClassifier(texts=head, temperature=3.0)
     search = FewShotSearchCV(own, GRID).fit(X, y)
     assert search.best_estimator_.temperature_ == 3.0
     searched = search_of(head, {"temperature": [2.0, None]}, scoring="neg_log_loss")
@@ -784,47 +792,50 @@ def test_values_that_cannot_be_hashed_are_grouped(problem, monkeypatch):
     X, y, head = problem
     calls = []
 
-    def from_clip(names, templates, **options):
+    def from_clip(names, *args, templates, **options):
         calls.append(templates)
         return head
 
-    monkeypatch.setattr(skbridge._classifiers.base.TextHead, "from_clip", from_clip)
+    monkeypatch.setattr(TextHead, "from_clip", from_clip)
     templates = [["a {}."], ["the {}.", "a {}."]]
-    classifier = SeMoBridgeClassifier(model="some-clip", class_names=NAMES)
-    space = {"templates": templates, "lambda_3": [0.1, 1.0]}
+    classifier = SeMoBridgeClassifier(CLIPTexts("some-clip", class_names=NAMES))
+    space = {"texts__templates": templates, "lambda_3": [0.1, 1.0]}
     search = FewShotSearchCV(classifier, space).fit(X, y)
-    assert calls == templates
-    assert search.best_params_["templates"] in templates
+    # Once for each, and for the refit.
+    assert calls[:2] == templates
+    assert len(calls) == 3
+    assert search.best_params_["texts__templates"] in templates
 
 
 def test_texts_are_encoded_once(problem, monkeypatch):
     X, y, head = problem
     calls = []
 
-    def from_clip(names, **options):
+    def from_clip(names, *args, **options):
         calls.append(names)
         return head[list(names)]
 
-    monkeypatch.setattr(skbridge._classifiers.base.TextHead, "from_clip", from_clip)
+    monkeypatch.setattr(TextHead, "from_clip", from_clip)
     labels = np.array(["f", "e", "d", "c", "b", "a"])[y]
     names = dict(zip("fedcba", NAMES, strict=True))
-    classifier = SeMoBridgeClassifier(model="some-clip", class_names=names)
+    classifier = SeMoBridgeClassifier(CLIPTexts("some-clip", class_names=names))
     splits = [(np.flatnonzero(y > 0), np.arange(8)), (np.arange(8), np.arange(8, 26))]
     search = FewShotSearchCV(classifier, GRID, cv=splits).fit(X, labels)
-    assert calls == [NAMES[::-1]]
+    # For all settings and folds, and for the refit.
+    assert calls == [NAMES[::-1]] * 2
     reference = GridSearchCV(classifier, GRID, cv=splits).fit(X, labels)
     assert len(calls) > 20
     assert_allclose(
         search.cv_results_["mean_test_score"],
         reference.cv_results_["mean_test_score"],
     )
-    # Nothing of the search stays behind: new classes get their texts.
+    # The best estimator has the texts that were given: new classes get theirs.
     calls.clear()
     fewer = search_of(None, GRID).set_params(estimator=classifier)
     fewer.fit(X[y > 0], labels[y > 0])
     fewer.best_estimator_.partial_fit(X[y == 0], labels[y == 0])
     assert_array_equal(fewer.best_estimator_.classes_, list("abcdef"))
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 def test_one_decomposition_serves_all_cuts_and_folds(monkeypatch):
@@ -837,27 +848,34 @@ def test_one_decomposition_serves_all_cuts_and_folds(monkeypatch):
     assert len(calls) == 1
 
 
-def test_folds_compute_no_component_twice_and_none_that_nothing_weighs(problem):
+def test_components_that_nothing_weighs_are_not_computed(problem, monkeypatch):
     X, y, head = problem
-    train, test = np.arange(8, len(y)), np.arange(8)
-    weight, kept = np.ones(len(y)), {}
+    asked, component_logits = [], SeMoBridgeClassifier.component_logits
 
-    def components(bridge_rank, blends):
-        classifier = SeMoBridgeClassifier(text_head=head, bridge_rank=bridge_rank)
-        fit = classifier._fold_fitter(X, y, weight, blends, kept)
-        fitted, found = fit(train, test)
-        return found, fitted.component_logits(X[test])
+    def recorded(self, X, *, skip=()):
+        asked.append(skip)
+        return component_logits(self, X, skip=skip)
 
-    (z1, z2, z3), expected = components(3, [{}, {"lambda_3": 2.0}])
-    assert z2 is None
-    assert_allclose(z1, expected[0])
-    assert_allclose(z3, expected[2])
-    # Another cut finds z1 in the room that both were given.
-    (shared,) = kept.values()
-    shared[:] = 7
-    (z1, z2, _), expected = components(8, [{}, {"lambda_2": 0.1}])
-    assert (z1 == 7).all()
-    assert_allclose(z2, expected[1])
+    monkeypatch.setattr(SeMoBridgeClassifier, "component_logits", recorded)
+    search_of(head, {"lambda_3": [0.5, 2.0]}).fit(X, y)
+    assert set(asked) == {(1,)}
+    asked.clear()
+    search_of(head, {"lambda_2": [0.0, 0.1]}).fit(X, y)
+    assert set(asked) == {()}
+
+
+def test_closed_form_fits_once_for_all_folds(problem, monkeypatch):
+    X, y, head = problem
+    calls, fit = [], SeMoBridgeClassifier.fit
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(SeMoBridgeClassifier, "fit", counted)
+    search_of(head, {"lambda_3": [0.5, 2.0]}).fit(X, y)
+    # One fit of all shots for the folds, and the last one.
+    assert len(calls) == 2
 
 
 def test_training_is_not_repeated_for_blend_settings(problem, monkeypatch):
@@ -869,7 +887,7 @@ def test_training_is_not_repeated_for_blend_settings(problem, monkeypatch):
         return train(self, *args)
 
     monkeypatch.setattr(SeMoBridgeClassifier, "_train", counted)
-    classifier = SeMoBridgeClassifier(text_head=head, mode="trained", max_iter=2)
+    classifier = SeMoBridgeClassifier(texts=head, mode="trained", max_iter=2)
     space = {"lambda_3": np.geomspace(0.1, 5, 40).tolist()}
     search = FewShotSearchCV(classifier, space).fit(X, y)
     assert len(calls) == search.n_splits_ + 1
@@ -877,11 +895,11 @@ def test_training_is_not_repeated_for_blend_settings(problem, monkeypatch):
 
 def test_default_space_of_the_gda_head_searches_its_shrinkage(problem):
     X, y, head = problem
-    classifier = SeMoBridgeClassifier(text_head=head, head="gda")
+    classifier = BridgedGDAClassifier(head)
     tried = FewShotSearchCV(classifier).fit(X, y).cv_results_
     assert set(tried["param_shrinkage"]) == {0.2, 0.5, 1.0}
     assert set(tried["param_bridge_rank"]) == {0.9, 0.95, 1.0}
-    alone = SeMoBridgeClassifier(model=None, head="gda")
+    alone = BridgedGDAClassifier(None)
     assert "param_bridge_rank" not in FewShotSearchCV(alone).fit(X, y).cv_results_
 
 
@@ -903,9 +921,6 @@ def test_the_search_delegates_to_its_best_estimator(problem):
     assert search.score(X, y) == best.score(X, y)
     assert search.n_features_in_ == 12
     assert_array_equal(search.classes_, best.classes_)
-    assert not hasattr(
-        FewShotSearchCV(ZeroShotClassifier(text_head=head)), "component_logits"
-    )
     with pytest.raises(NotFittedError):
         search_of(head).predict(X)
 
@@ -923,18 +938,18 @@ def test_without_refit_there_are_results_and_no_predictions(problem):
 
 def test_a_pipeline_as_estimator_says_where_the_search_goes(problem):
     X, y, head = problem
-    inner = make_pipeline(FunctionTransformer(), SeMoBridgeClassifier(text_head=head))
+    inner = make_pipeline(FunctionTransformer(), SeMoBridgeClassifier(texts=head))
     with pytest.raises(TypeError, match="Put the search last in the pipeline"):
         FewShotSearchCV(inner).fit(X, y)
     with pytest.raises(TypeError, match="estimators use sklearn"):
         FewShotSearchCV(LogisticRegression()).fit(X, y)
-    with pytest.raises(TypeError, match="text_head must be a TextHead"):
-        search_of("head").fit(X, y)
+    with pytest.raises(TypeError, match="texts must be"):
+        search_of(7).fit(X, y)
 
 
-def test_the_default_estimator_is_the_bridge():
+def test_the_default_estimator_is_the_recommended_one():
     search = FewShotSearchCV()
-    assert isinstance(search._check_estimator(), SeMoBridgeClassifier)
+    assert isinstance(search._check_estimator(), BridgedGDAClassifier)
     assert hasattr(search, "component_logits")
 
 

@@ -44,7 +44,7 @@ def encoded(monkeypatch):
         prompts.extend(chunk)
         return encode(loaded, chunk, batch_size)
 
-    monkeypatch.setattr(_clip, "encode_eos", encode_eos)
+    monkeypatch.setattr(_text_cache, "encode_eos", encode_eos)
     return prompts
 
 
@@ -71,7 +71,7 @@ def assert_same(first, second, atol=0.0):
 
 
 def test_refits_and_clones_encode_no_text(model, encoded, shots):
-    classifier = SeMoBridgeClassifier(model=model, device="cpu").fit(*shots)
+    classifier = SeMoBridgeClassifier(model, device="cpu").fit(*shots)
     assert sorted(encoded) == [f"a photo of a {n}." for n in ("cat", "dog", "sea lion")]
     head = classifier.text_head_
     assert classifier.fit(*shots).text_head_ == head
@@ -80,7 +80,7 @@ def test_refits_and_clones_encode_no_text(model, encoded, shots):
 
 
 def test_searches_encode_each_text_once(model, encoded, shots):
-    classifier = SeMoBridgeClassifier(model=model, device="cpu")
+    classifier = SeMoBridgeClassifier(model, device="cpu")
     GridSearchCV(classifier, {"lambda_3": [0.5, 1.0]}, cv=3).fit(*shots)
     FewShotSearchCV(classifier, {"lambda_3": [0.5, 1.0]}).fit(*shots)
     assert len(encoded) == len(set(encoded)) == 3
@@ -202,7 +202,7 @@ def test_damaged_text_is_encoded_again(model, encoded, tmp_path, monkeypatch):
 
 def test_eighty_templates_take_the_room_of_one(model, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        _clip,
+        _text_cache,
         "encode_eos",
         lambda loaded, chunk, batch_size: np.random.default_rng(0).random(
             (len(chunk), 16), np.float32
@@ -212,7 +212,7 @@ def test_eighty_templates_take_the_room_of_one(model, tmp_path, monkeypatch):
     options = {"templates": "openai_imagenet", "device": "cpu"}
     made = TextHead.from_clip(names, model, **options, cache_dir=tmp_path / "cache")
     forget(monkeypatch)
-    monkeypatch.setattr(_clip, "encode_eos", pytest.fail)
+    monkeypatch.setattr(_text_cache, "encode_eos", pytest.fail)
     found = TextHead.from_clip(names, model, **options, cache_dir=tmp_path / "cache")
     assert_same(found, made)
     sizes = [path.stat().st_size for path in (tmp_path / "cache").iterdir()]
@@ -222,7 +222,7 @@ def test_eighty_templates_take_the_room_of_one(model, tmp_path, monkeypatch):
 def test_cached_pipeline_needs_no_model_and_no_torch(model, tmp_path):
     folder = str(tmp_path / "cache")
     pipeline = make_few_shot_pipeline(model, cache_dir=folder, device="cpu")
-    assert pipeline["clip"].cache_dir == pipeline["clf"].cache_dir == folder
+    assert pipeline["clip"].cache_dir == pipeline["clf"].texts.cache_dir == folder
     rng = np.random.default_rng(0)
     images = list(rng.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8))
     labels = np.repeat(NAMES, 3)

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 
 import joblib
 import numpy as np
@@ -19,8 +20,11 @@ from sklearn.model_selection import GridSearchCV
 from skbridge import TextHead
 from skbridge._clip import open_clip as _clip
 from skbridge._rows import unit
+from skbridge._texts import encode as _text_encode
 from skbridge._texts import head as _text_head
-from skbridge._texts.head import as_prompts
+from skbridge._texts import head_file
+from skbridge._texts.head_file import content_digest
+from skbridge._texts.prompts import as_prompts
 from skbridge._texts.templates import TEMPLATES
 
 NAMES = ["cat", "dog", "sea_lion"]
@@ -173,8 +177,9 @@ def test_class_names_are_checked(names, error, message):
         as_prompts(names, "simple")
     with pytest.raises(error, match=f"class_names.*{message}"):
         TextHead.from_clip(names, model="not even looked up")
-    with pytest.raises(error, match=f"classes.*{message}"):
-        TextHead.from_features(names, np.eye(3))
+    if names != [1, 2]:  # Labels, unlike names, may be integers.
+        with pytest.raises(error, match=f"classes.*{message}"):
+            TextHead.from_features(names, np.eye(3))
 
 
 # From arrays
@@ -378,8 +383,8 @@ def test_from_clip_encodes_each_distinct_prompt_once(tiny_clip_dir, monkeypatch)
         return encode(loaded, prompts, batch_size)
 
     whole = TextHead.from_clip(NAMES, tiny_clip_dir, templates=TEMPLATES_OF_THREE)
-    monkeypatch.setattr(_clip, "encode_eos", encode)
-    monkeypatch.setattr(_text_head, "_PROMPTS_AT_ONCE", 2)
+    monkeypatch.setattr(_text_encode, "encode_eos", encode)
+    monkeypatch.setattr(_text_encode, "_PROMPTS_AT_ONCE", 2)
     head = TextHead.from_clip(
         NAMES, tiny_clip_dir, templates=TEMPLATES_OF_THREE, batch_size=1
     )
@@ -477,15 +482,15 @@ def test_repr_is_short(kind, expected):
 
 
 class Picky(ClassifierMixin, BaseEstimator):
-    def __init__(self, text_head=None):
-        self.text_head = text_head
+    def __init__(self, texts=None):
+        self.texts = texts
 
     def fit(self, X, y):
         self.classes_ = np.unique(y)
         return self
 
     def predict(self, X):
-        return np.full(len(X), self.classes_[int("4 x 6" in repr(self.text_head))])
+        return np.full(len(X), self.classes_[int("4 x 6" in repr(self.texts))])
 
 
 def test_grid_search_over_heads():
@@ -493,10 +498,10 @@ def test_grid_search_over_heads():
     X, y = np.zeros((12, 2)), np.array([0, 1, 1] * 4)
     for kinds in (["bank only", "arrays"], ["bias", "bank"], ["projection only"]):
         candidates = [heads[kind] for kind in kinds]
-        search = GridSearchCV(Picky(), {"text_head": candidates}, cv=2).fit(X, y)
-        assert search.best_params_["text_head"] in candidates
+        search = GridSearchCV(Picky(), {"texts": candidates}, cv=2).fit(X, y)
+        assert search.best_params_["texts"] in candidates
         assert search.best_score_ > 0.6
-        assert list(search.cv_results_["param_text_head"]) == candidates
+        assert list(search.cv_results_["param_texts"]) == candidates
         assert "TextHead(" in repr(search.best_estimator_)
 
 
@@ -547,7 +552,8 @@ def test_unknown_class_names_near_ones(head):
         ("cat", TypeError, "Wrap it in a list"),
         (0, TypeError, "the index of a TextHead must be a list of names"),
         (slice(2), TypeError, "must be a list of names"),
-        ([0, 1], TypeError, "must hold strings, got 0"),
+        ([0, 1], KeyError, "no class 0, 1"),
+        ([0, "cat"], TypeError, "must hold strings, got 0"),
         ([], ValueError, "is empty"),
     ],
 )
@@ -613,11 +619,16 @@ def damaged_files(path):
     """Write what is not a head, or no longer, and say what it is."""
     good = every_kind_of_head()["prompts"].save(path).read_bytes()
     middle = good.index(b"text_features") + 200
-    header = {"format": "skbridge.TextHead", "version": 1}
+    manifest = {"format": "skbridge.TextHead", "version": 2}
 
-    def write(header, **arrays):
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        np.savez(path, header=text, **arrays)
+    def write(header, manifest=manifest, **arrays):
+        text = json.dumps(header)
+        digest = content_digest(text, arrays).hex()
+        if isinstance(manifest, dict):
+            manifest = manifest | {"digest": digest}
+        parts = {"header": text, "manifest": json.dumps(manifest)}
+        parts = {k: np.frombuffer(v.encode(), np.uint8) for k, v in parts.items()}
+        np.savez(path, **parts, **arrays)
 
     yield "empty", path.write_bytes(b"")
     yield "text", path.write_text("not a head")
@@ -630,11 +641,12 @@ def damaged_files(path):
     yield "foreign", np.savez(path, features=np.ones(3))
     yield "no JSON", np.savez(path, header=np.ones(3))
     yield "list", write([])
-    yield "other format", write({**header, "format": "other"})
-    yield "no version", write({"format": header["format"]})
-    yield "no arrays", write(header)
-    yield "rows", write({**header, "classes": ["a"]}, text_features=np.ones((2, 3)))
-    yield "NaN", write(header, text_bank=np.full((2, 3), np.nan))
+    yield "list of a manifest", write({}, [])
+    yield "other format", write({}, {**manifest, "format": "other"})
+    yield "no version", write({}, {"format": manifest["format"]})
+    yield "no arrays", write({})
+    yield "rows", write({"classes": ["a"]}, text_features=np.ones((2, 3)))
+    yield "NaN", write({}, text_bank=np.full((2, 3), np.nan))
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
@@ -644,14 +656,43 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         kinds.append(kind)
         with pytest.raises(ValueError, match=r"head\.npz is not a text head that"):
             TextHead.load(path)
-    assert len(kinds) == 14
+    assert len(kinds) == 15
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    head = every_kind_of_head()["prompts"]
+    path = head.save(tmp_path / "head")
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(len(good), size=300):
+        flipped = bytearray(good)
+        flipped[position] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped)
+        # Some bits of a zip mean nothing, such as its dates.
+        with suppress(ValueError):
+            assert TextHead.load(path) == head
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, head, monkeypatch):
+    path = head.save(tmp_path / "head")
+    before = path.read_bytes()
+
+    def broken(stream, **arrays):
+        stream.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(OSError, match="no space"):
+        head.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_file_of_a_newer_version_is_refused(tmp_path, head, monkeypatch):
     with monkeypatch.context() as future:
-        future.setattr(_text_head, "_FORMAT_VERSION", 2)
+        future.setattr(head_file, "_FORMAT_VERSION", 3)
         path = head.save(tmp_path / "head")
-    with pytest.raises(ValueError, match=r"newer skbridge \(format 2, this one reads"):
+    with pytest.raises(ValueError, match=r"newer skbridge \(format 3, this one reads"):
         TextHead.load(path)
 
 

@@ -13,7 +13,21 @@ from sklearn.model_selection import GridSearchCV
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from skbridge import FewShotSearchCV, SeMoBridgeClassifier, TextHead
+from skbridge import (
+    BridgedGDAClassifier,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+    TextHead,
+)
+
+
+def recipe(texts=None, **params):
+    """Classifier with the official cut and fixed weights."""
+    cut = {"pinv_atol": 0.3}
+    if {"bridge", "bridge_rank", "pinv_atol"} & params.keys() or texts is None:
+        cut = {}
+    return SeMoBridgeClassifier(texts, **cut | {"lambda_3": 0.5} | params)
+
 
 SHAPES = {"square": (5, 5), "wide": (4, 7), "tall": (7, 4)}
 
@@ -46,32 +60,30 @@ def problem(shape, with_bias, seed=0):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_adamw_follows_the_official_recipe_step_by_step(shape, with_bias, csb):
     head, arrays, X, y, weight = problem(SHAPES[shape], with_bias)
-    classifier = SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="adamw", max_iter=600, csb=csb
+    classifier = recipe(
+        texts=head, mode="trained", solver="adamw", max_iter=600, csb=csb
     )
     classifier.fit(X, y, sample_weight=weight)
     P, b, losses = reference.train(X, y, weight, **arrays, atol=0.3, csb=csb, steps=600)
     assert_allclose(classifier.loss_curve_, losses, rtol=0, atol=1e-9)
-    assert_allclose(classifier.bridge_, P, rtol=0, atol=1e-9)
+    assert_allclose(classifier.inverse_projection_, P, rtol=0, atol=1e-9)
     assert_allclose(classifier.class_bias_, b, rtol=0, atol=1e-9)
     assert classifier.n_iter_ == 600
     # The comparison means nothing unless training has moved far from its start.
     start = reference.pseudo_inverse(arrays["W"], 0.3)
-    assert np.abs(classifier.bridge_ - start).max() > 1e-2
+    assert np.abs(classifier.inverse_projection_ - start).max() > 1e-2
     assert losses[-1] < losses[0]
 
 
 def test_bias_enters_the_prototypes_and_never_a_query():
     head, arrays, X, y, weight = problem((4, 7), True)
-    classifier = SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="adamw", max_iter=50
-    )
+    classifier = recipe(texts=head, mode="trained", solver="adamw", max_iter=50)
     classifier.fit(X, y, sample_weight=weight)
     W, c = arrays["W"], arrays["c"]
     L = np.linalg.norm(arrays["eos"], axis=1).mean()
 
     def bridged(f, b):
-        u = (f - c) @ classifier.bridge_ + b
+        u = (f - c) @ classifier.inverse_projection_ + b
         return L * u / np.linalg.norm(u) @ W + c
 
     for k in range(3):
@@ -87,9 +99,9 @@ def test_bias_enters_the_prototypes_and_never_a_query():
 
 def test_training_lowers_the_loss_and_moves_the_bias_only_with_csb():
     head, _, X, y, _ = problem((5, 5), False)
-    options = {"text_head": head, "mode": "trained", "solver": "adamw", "max_iter": 40}
-    with_bias = SeMoBridgeClassifier(**options, learning_rate=1e-2).fit(X, y)
-    without = SeMoBridgeClassifier(**options, csb=False).fit(X, y)
+    options = {"texts": head, "mode": "trained", "solver": "adamw", "max_iter": 40}
+    with_bias = recipe(**options, learning_rate=1e-2).fit(X, y)
+    without = recipe(**options, csb=False).fit(X, y)
     assert with_bias.loss_curve_[-1] < with_bias.loss_curve_[0]
     assert np.abs(with_bias.class_bias_).min(axis=1).all()
     assert not without.class_bias_.any()
@@ -102,17 +114,20 @@ TRAININGS = [{"solver": "adamw"}, {"early_stopping": False}, {}, {"csb": False}]
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_training_computes_in_the_dtype_of_the_embeddings(dtype, params):
     head, _, X, y, _ = problem((4, 7), True)
-    classifier = fast(text_head=head, max_iter=5, **params)
+    classifier = fast(texts=head, max_iter=5, **params)
     classifier.fit(X.astype(dtype), y)
-    for name in ("bridge_", "class_bias_", "prototypes_", "bridged_prototypes_"):
+    for name in (
+        "inverse_projection_",
+        "class_bias_",
+        "prototypes_",
+        "bridged_prototypes_",
+    ):
         assert getattr(classifier, name).dtype == dtype, name
 
 
 def test_float32_training_stays_near_float64():
     head, _, X, y, _ = problem((4, 7), True)
-    classifier = SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="adamw", max_iter=100
-    )
+    classifier = recipe(texts=head, mode="trained", solver="adamw", max_iter=100)
     double = classifier.fit(X, y).bridged_prototypes_
     single = classifier.fit(X.astype(np.float32), y).bridged_prototypes_
     # A hundred AdamW steps amplify float32 rounding beyond the usual 1e-4.
@@ -121,24 +136,20 @@ def test_float32_training_stays_near_float64():
 
 def test_repeated_shots_train_as_their_weight():
     head, _, X, y, _ = problem((4, 7), False)
-    classifier = SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="adamw", max_iter=30
-    )
+    classifier = recipe(texts=head, mode="trained", solver="adamw", max_iter=30)
     weight = np.array([1, 2, 1, 3, 1, 0])
-    weighted = classifier.fit(X, y, sample_weight=weight).bridge_
+    weighted = classifier.fit(X, y, sample_weight=weight).inverse_projection_
     rows = np.repeat(np.arange(len(y)), weight)
-    repeated = classifier.fit(X[rows], y[rows]).bridge_
+    repeated = classifier.fit(X[rows], y[rows]).inverse_projection_
     assert_allclose(weighted, repeated, rtol=1e-9, atol=1e-12)
 
 
 def test_training_twice_gives_the_same_and_leaves_the_seed_alone():
     head, _, X, y, _ = problem((4, 7), False)
-    classifier = SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="adamw", max_iter=10
-    )
+    classifier = recipe(texts=head, mode="trained", solver="adamw", max_iter=10)
     state = torch.random.get_rng_state()
-    first = classifier.fit(X, y).bridge_
-    assert_allclose(classifier.fit(X, y).bridge_, first, rtol=0, atol=0)
+    first = classifier.fit(X, y).inverse_projection_
+    assert_allclose(classifier.fit(X, y).inverse_projection_, first, rtol=0, atol=0)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -147,13 +158,12 @@ def test_text_free_training_uses_the_image_losses_alone():
     X = np.concatenate([rng.normal(m, 1, size=(4, 6)) for m in (-1, 1)])
     y = np.repeat([0, 1], 4)
     options = {
-        "model": None,
         "mode": "trained",
         "solver": "adamw",
         "max_iter": 3,
         "lambda_b": 0,
     }
-    classifier = SeMoBridgeClassifier(**options).fit(X, y)
+    classifier = recipe(**options).fit(X, y)
     unit_X = X / np.linalg.norm(X, axis=1, keepdims=True)
     F = np.stack([unit_X[y == k].mean(axis=0) for k in (0, 1)])
     F /= np.linalg.norm(F, axis=1, keepdims=True)
@@ -170,20 +180,20 @@ def test_text_free_training_uses_the_image_losses_alone():
 def test_tol_stops_once_the_loss_has_settled():
     head, _, X, y, _ = problem((5, 5), False)
     options = {
-        "text_head": head,
+        "texts": head,
         "mode": "trained",
         "solver": "adamw",
         "max_iter": 5000,
     }
-    stopped = SeMoBridgeClassifier(**options, tol=0.05).fit(X, y)
+    stopped = recipe(**options, tol=0.05).fit(X, y)
     assert 500 < stopped.n_iter_ < 5000
     assert len(stopped.loss_curve_) == stopped.n_iter_
 
 
 def test_divergence_names_the_step_and_the_learning_rate():
     head, _, X, y, _ = problem((5, 5), False)
-    classifier = SeMoBridgeClassifier(
-        text_head=head,
+    classifier = recipe(
+        texts=head,
         mode="trained",
         max_iter=30,
         learning_rate=1e38,
@@ -195,7 +205,7 @@ def test_divergence_names_the_step_and_the_learning_rate():
 
 def test_divergence_without_a_learning_rate_names_what_else_can_be_lowered():
     head, _, X, y, _ = problem((5, 5), False)
-    classifier = fast(text_head=head, early_stopping=False, lambda_c=1e308)
+    classifier = fast(texts=head, early_stopping=False, lambda_c=1e308)
     with pytest.raises(ValueError, match=r"diverged: .* Lower lambda_it, lambda_c"):
         classifier.fit(X, y)
 
@@ -203,8 +213,8 @@ def test_divergence_without_a_learning_rate_names_what_else_can_be_lowered():
 def test_unavailable_device_falls_back_with_a_warning(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     head, _, X, y, _ = problem((5, 5), False)
-    classifier = SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="adamw", max_iter=2, device="cuda"
+    classifier = recipe(
+        texts=head, mode="trained", solver="adamw", max_iter=2, device="cuda"
     )
     with pytest.raises(NotFittedError):
         classifier.predict(X)
@@ -214,9 +224,7 @@ def test_unavailable_device_falls_back_with_a_warning(monkeypatch):
 
 
 def early_stopping(**params):
-    return SeMoBridgeClassifier(
-        **{"model": None, "head": "gda", "mode": "trained", "solver": "fast"} | params
-    )
+    return BridgedGDAClassifier(**{"texts": None, "mode": "trained"} | params)
 
 
 def hidden_subspace(seed=0, n_classes=50, n_shots=8, width=96):
@@ -283,10 +291,11 @@ def plain_loss(A, X, y, weight, head, shrinkage):
 @pytest.mark.parametrize("texts", [True, False])
 def test_the_metric_takes_adam_steps_on_leave_one_out_cosines(texts):
     head, _, X, y, weight = problem((5, 5), False)
-    options = {"text_head": head} if texts else {}
+    options = {"texts": head} if texts else {}
     # Without texts the only shot of class 1 has nothing to be compared with.
     options |= {"early_stopping": False, "max_iter": 2, "shrinkage": 0.7}
-    fitted = early_stopping(**options).fit(X, y, sample_weight=weight)
+    rank = {"bridge_rank": 1.0} if texts else {}
+    fitted = early_stopping(**options, **rank).fit(X, y, sample_weight=weight)
     order = np.lexsort([X[:, 0], y])
     X, y, weight = X[order], y[order], weight[order]
 
@@ -310,10 +319,15 @@ def test_the_metric_takes_adam_steps_on_leave_one_out_cosines(texts):
         A = A - 2e-3 * mean / (1 - 0.9**step) / (root + 1e-8)
     assert_allclose(fitted.loss_curve_, losses, rtol=1e-12)
     assert fitted.n_iter_ == 2
-    start = early_stopping(**options).set_params(mode="closed_form")
+    closed = {k: v for k, v in options.items() if k in ("texts", "shrinkage")}
+    start = (
+        BridgedGDAClassifier(bridge_rank=1.0, **closed)
+        if texts
+        else BridgedGDAClassifier(None, **{"shrinkage": 0.7})
+    )
     start.fit(X, y, sample_weight=weight)
-    s, u = np.linalg.eigh(start._to_metric @ start._to_metric.T)
-    assert_allclose(fitted._to_metric, u * np.sqrt(np.abs(s)) @ u.T @ A, atol=1e-7)
+    s, u = np.linalg.eigh(start.metric_ @ start.metric_.T)
+    assert_allclose(fitted.metric_, u * np.sqrt(np.abs(s)) @ u.T @ A, atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", [0, 2, 4])
@@ -321,17 +335,22 @@ def test_early_stopping_lowers_the_loss_of_new_images_where_it_can(seed):
     X, y = hidden_subspace(seed)
     new = hidden_subspace(seed + 1, n_shots=20)
     trained = early_stopping().fit(X, y)
-    closed = SeMoBridgeClassifier(model=None, head="gda").fit(X, y)
+    closed = BridgedGDAClassifier(None).fit(X, y)
     assert 2 <= trained.n_iter_ == len(trained.loss_curve_) <= 16
     assert trained.loss_curve_[-1] < trained.loss_curve_[0]
     assert held_out_loss(trained, *new) < 0.98 * held_out_loss(closed, *new)
-    assert_allclose(trained.bridge_, closed.bridge_, rtol=0, atol=0)
+    assert_allclose(
+        trained.inverse_projection_, closed.inverse_projection_, rtol=0, atol=0
+    )
 
 
 def closed_form(classifier, X, y):
-    closed = SeMoBridgeClassifier(
-        **classifier.get_params() | {"mode": "closed_form"}
-    ).fit(X, y)
+    kind, own = type(classifier), classifier.get_params()
+    shared = kind(mode="closed_form").get_params().keys() - {
+        *("early_stopping", "max_iter", "mode", "csb", "solver", "learning_rate"),
+        *("weight_decay", "tol", "lambda_it", "lambda_c", "lambda_b"),
+    }
+    closed = kind(**{name: own[name] for name in shared}).fit(X, y)
     assert_allclose(
         classifier.decision_function(X), closed.decision_function(X), rtol=0, atol=0
     )
@@ -349,8 +368,8 @@ def test_early_stopping_stays_in_closed_form_where_labels_are_noise(seed):
 def test_early_stopping_stays_in_closed_form_below_three_shots(n_shots):
     X, y = hidden_subspace(n_shots=n_shots)
     assert closed_form(early_stopping().fit(X, y), X, y)
-    head = TextHead.from_features([str(k) for k in range(50)], X[::n_shots])
-    classifier = early_stopping(text_head=head, bridge="identity").fit(X, y)
+    head = TextHead.from_features(range(50), X[::n_shots])
+    classifier = early_stopping(texts=head, bridge="identity").fit(X, y)
     assert closed_form(classifier, X, y)
 
 
@@ -407,8 +426,8 @@ def test_search_blends_early_stopping_without_training_for_each_setting(monkeypa
         return train(*args, **kwargs)
 
     monkeypatch.setattr(_metric_training, "train_metric", counted)
-    classifier = early_stopping(text_head=head)
-    grid = {"lambda_3": [0.1, 1.0, "auto"], "blending": ["linear", "exponential"]}
+    classifier = early_stopping(texts=head)
+    grid = {"lambda_1": [0.5, 1.0], "lambda_3": [0.1, 1.0, "auto"]}
     search = FewShotSearchCV(classifier, grid, cv=2, scoring="neg_log_loss").fit(X, y)
     assert len(calls) == 3
     slow = GridSearchCV(classifier, grid, cv=2, scoring="neg_log_loss").fit(X, y)
@@ -472,19 +491,21 @@ def test_written_gradient_is_that_of_automatic_differentiation(
 
 
 def fast(**params):
-    return SeMoBridgeClassifier(mode="trained", **params)
+    return recipe(mode="trained", **params)
 
 
 def texts_of(**shape):
     """A text head whose texts lie near the centres of `hidden_subspace`."""
     X, y = hidden_subspace(7, **{"n_shots": 2} | shape)
-    names = [str(k) for k in np.unique(y)]
-    return TextHead.from_features(names, [X[y == k].mean(axis=0) for k in np.unique(y)])
+    classes = np.unique(y)
+    return TextHead.from_features(
+        classes, [X[y == k].mean(axis=0) for k in np.unique(y)]
+    )
 
 
 def test_fast_solver_reaches_the_loss_of_the_recipe_in_a_tenth_of_its_steps():
     X, y = hidden_subspace(n_classes=10, n_shots=4, width=32)
-    options = {"text_head": texts_of(n_classes=10, width=32), "bridge": "identity"}
+    options = {"texts": texts_of(n_classes=10, width=32), "bridge": "identity"}
     recipe = fast(solver="adamw", **options).fit(X, y)
     quick = fast(early_stopping=False, **options).fit(X, y)
     assert len(recipe.loss_curve_) == 5000
@@ -496,7 +517,7 @@ def test_fast_solver_reaches_the_loss_of_the_recipe_in_a_tenth_of_its_steps():
 @pytest.mark.parametrize("csb", [True, False])
 def test_fast_solver_goes_on_until_the_loss_settles_or_for_max_iter(csb):
     head, _, X, y, weight = problem((4, 7), True)
-    options = {"text_head": head, "early_stopping": False, "csb": csb}
+    options = {"texts": head, "early_stopping": False, "csb": csb}
     far = fast(**options, tol=0, max_iter=150).fit(X, y, weight)
     near = fast(**options, tol=1e-2).fit(X, y, weight)
     # The window in which the last evaluation falls is finished.
@@ -509,7 +530,7 @@ def test_fast_solver_goes_on_until_the_loss_settles_or_for_max_iter(csb):
 def test_loss_terms_add_up_to_the_loss():
     head, _, X, y, _ = problem((4, 7), True)
     options = {"lambda_it": 0.3, "lambda_c": 0.4, "lambda_b": 0.7, "max_iter": 20}
-    fitted = fast(text_head=head, early_stopping=False, **options).fit(X, y)
+    fitted = fast(texts=head, early_stopping=False, **options).fit(X, y)
     weights = {
         "image": 0.3,
         "text_eos": 0.35,
@@ -520,21 +541,21 @@ def test_loss_terms_add_up_to_the_loss():
     assert fitted.loss_terms_.keys() == weights.keys()
     total = sum(w * fitted.loss_terms_[name] for name, w in weights.items())
     assert_allclose(total, fitted.loss_curve_, rtol=1e-12)
-    without = fast(model=None, csb=False, early_stopping=False, max_iter=2).fit(X, y)
+    without = fast(texts=None, csb=False, early_stopping=False, max_iter=2).fit(X, y)
     assert list(without.loss_terms_) == ["image", "consistency"]
-    closed = SeMoBridgeClassifier(text_head=head).fit(X, y)
+    closed = recipe(texts=head).fit(X, y)
     assert closed.loss_terms_ == {}
 
 
 @pytest.mark.parametrize("texts", [True, False])
 def test_early_stopping_of_the_bridge_takes_what_held_out_shots_like_best(texts):
     X, y = hidden_subspace(n_shots=4)
-    head = {"text_head": texts_of(), "bridge": "identity"} if texts else {}
+    head = {"texts": texts_of(), "bridge": "identity"} if texts else {}
     head |= {"lambda_3": "auto"}
-    fitted = fast(**{"model": None} | head).fit(X, y)
+    fitted = fast(**{"texts": None} | head).fit(X, y)
     assert fitted.n_iter_ in range(4, 61, 4)
     new = hidden_subspace(1, n_shots=20)
-    closed = SeMoBridgeClassifier(**{"model": None} | head).fit(X, y)
+    closed = recipe(**{"texts": None} | head).fit(X, y)
     assert held_out_loss(fitted, *new) < held_out_loss(closed, *new)
 
 
@@ -564,20 +585,25 @@ def test_held_out_losses_end_once_they_rise_for_long():
 
 def test_single_shots_are_trained_on_for_a_set_number_of_steps_if_texts_hold_them():
     X, y = hidden_subspace(n_shots=1)
-    assert closed_form(fast(model=None).fit(X, y), X, y)
+    assert closed_form(fast(texts=None).fit(X, y), X, y)
     head = texts_of()
-    assert fast(text_head=head, bridge="identity").fit(X, y).n_iter_ == 56
-    assert fast(text_head=head, bridge="identity", max_iter=7).fit(X, y).n_iter_ == 7
+    assert fast(texts=head, bridge="identity").fit(X, y).n_iter_ == 56
+    assert fast(texts=head, bridge="identity", max_iter=7).fit(X, y).n_iter_ == 7
 
 
 def test_early_stopping_of_the_bridge_counts_weights_as_repetitions():
     X, y = hidden_subspace(n_shots=4)
     weight = np.random.default_rng(0).integers(1, 4, size=len(y))
-    weighted = fast(model=None).fit(X, y, sample_weight=weight)
+    weighted = fast(texts=None).fit(X, y, sample_weight=weight)
     rows = np.repeat(np.arange(len(y)), weight)
-    repeated = fast(model=None).fit(X[rows], y[rows])
+    repeated = fast(texts=None).fit(X[rows], y[rows])
     assert weighted.n_iter_ == repeated.n_iter_ > 1
-    assert_allclose(weighted.bridge_, repeated.bridge_, rtol=1e-9, atol=1e-10)
+    assert_allclose(
+        weighted.inverse_projection_,
+        repeated.inverse_projection_,
+        rtol=1e-9,
+        atol=1e-10,
+    )
 
 
 @pytest.mark.parametrize("n_copies", [3, 5])
@@ -590,12 +616,14 @@ def test_many_shots_give_the_numbers_of_fewer_that_weigh_as_much(
     # weighted sums of the shots first.
     head, _, X, y, weight = problem((4, 5), with_bias)
     rows = np.repeat(np.arange(len(y)), n_copies)
-    few = fast(text_head=head, solver="adamw", max_iter=200, csb=csb)
+    few = fast(texts=head, solver="adamw", max_iter=200, csb=csb)
     few.fit(X, y, sample_weight=n_copies * weight)
-    many = fast(text_head=head, solver="adamw", max_iter=200, csb=csb)
+    many = fast(texts=head, solver="adamw", max_iter=200, csb=csb)
     many.fit(X[rows], y[rows], sample_weight=weight[rows])
     assert_allclose(many.loss_curve_, few.loss_curve_, rtol=0, atol=1e-9)
-    assert_allclose(many.bridge_, few.bridge_, rtol=0, atol=1e-9)
+    assert_allclose(
+        many.inverse_projection_, few.inverse_projection_, rtol=0, atol=1e-9
+    )
     assert_allclose(many.class_bias_, few.class_bias_, rtol=0, atol=1e-9)
 
 
@@ -686,7 +714,7 @@ def test_replayed_kernels_of_one_step_take_all_the_others(
     )
     monkeypatch.setattr(torch.accelerator, "current_stream", stream)
     steps = 240
-    replayed = fast(text_head=head, solver="adamw", max_iter=steps, device="cpu")
+    replayed = fast(texts=head, solver="adamw", max_iter=steps, device="cpu")
     replayed.fit(X, y, sample_weight=weight)
     assert [graph.n_replays for graph in graphs] == [steps - 3]
     P, b, losses = reference.train(
@@ -694,7 +722,7 @@ def test_replayed_kernels_of_one_step_take_all_the_others(
     )
     # The rate lies on the GPU in float32.
     assert_allclose(replayed.loss_curve_, losses, rtol=0, atol=1e-6)
-    assert_allclose(replayed.bridge_, P, rtol=0, atol=1e-6)
+    assert_allclose(replayed.inverse_projection_, P, rtol=0, atol=1e-6)
     assert_allclose(replayed.class_bias_, b, rtol=0, atol=1e-6)
 
 
@@ -710,7 +738,7 @@ names = [f"{k:04}" for k in range(len(X))]
 head = TextHead.from_arrays(names, eos=eos, projection=W)
 for steps in (5, 35):
     SeMoBridgeClassifier(
-        text_head=head, mode="trained", solver="adamw", max_iter=steps
+        head, mode="trained", solver="adamw", max_iter=steps
     ).fit(X, names)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

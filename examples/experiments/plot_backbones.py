@@ -77,7 +77,12 @@ embeddings = {
     for name, model in models.items()
 }
 heads = {
-    name: TextHead.from_clip(data.class_names, model, templates=data.templates)
+    name: TextHead.from_clip(
+        data.class_names,
+        model,
+        templates=data.templates,
+        classes=range(len(data.class_names)),
+    )
     for name, model in models.items()
 }
 
@@ -91,10 +96,10 @@ print(f"{'':18}{'W':>12}{'directions':>16}{'energy removed':>18}")
 for name, head in heads.items():
     X = embeddings[name]
     bridge = SemanticBridge(head).fit(X)
-    removed = X - X @ bridge.bridge_ @ head.projection
+    removed = X - X @ bridge.inverse_projection_ @ head.projection
     energy = 100 * ((removed**2).sum(axis=1) / (X**2).sum(axis=1)).mean()
     n_tokens, n_joint = head.projection.shape
-    directions = f"{np.linalg.matrix_rank(bridge.bridge_)} of {n_joint}"
+    directions = f"{np.linalg.matrix_rank(bridge.inverse_projection_)} of {n_joint}"
     shape = f"{n_tokens} x {n_joint}"
     print(f"{name:18}{shape:>12}{directions:>16}{energy:16.1f} %")
 
@@ -115,8 +120,8 @@ comparisons = [
 scores = {name: np.empty((len(comparisons), len(data.seeds))) for name in heads}
 for name, head in heads.items():
     X = embeddings[name]
-    plain = SeMoBridgeClassifier(model=None)
-    bridged = SeMoBridgeClassifier(text_head=head)
+    plain = SeMoBridgeClassifier(texts=None)
+    bridged = SeMoBridgeClassifier(texts=head)
     for i, seed in enumerate(data.seeds):
         shots, queries = draw(data, 4, seed)
         plain.fit(X[shots], data.target[shots])

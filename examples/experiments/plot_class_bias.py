@@ -27,7 +27,12 @@ from skbridge.inspection import BiasNormDisplay
 
 data = load_experiment()
 X, y = CLIPEmbedder(data.model).fit_transform(data.images), data.target
-head = TextHead.from_clip(data.class_names, data.model, templates=data.templates)
+head = TextHead.from_clip(
+    data.class_names,
+    data.model,
+    templates=data.templates,
+    classes=range(len(data.class_names)),
+)
 
 training = {
     "mode": "trained",
@@ -37,12 +42,10 @@ training = {
     "lambda_3": "auto",
 }
 classifiers = {
-    "no bias": SeMoBridgeClassifier(text_head=head, csb=False, **training),
-    "bias, lambda_b = 0": SeMoBridgeClassifier(text_head=head, lambda_b=0, **training),
-    "bias, lambda_b = 0.1": SeMoBridgeClassifier(text_head=head, **training),
-    "bias, lambda_b = 10": SeMoBridgeClassifier(
-        text_head=head, lambda_b=10, **training
-    ),
+    "no bias": SeMoBridgeClassifier(texts=head, csb=False, **training),
+    "bias, lambda_b = 0": SeMoBridgeClassifier(texts=head, lambda_b=0, **training),
+    "bias, lambda_b = 0.1": SeMoBridgeClassifier(texts=head, **training),
+    "bias, lambda_b = 10": SeMoBridgeClassifier(texts=head, lambda_b=10, **training),
 }
 seeds = data.seeds[::3]
 scores = np.empty((len(classifiers), len(seeds)))

@@ -27,7 +27,12 @@ from skbridge import CLIPEmbedder, SeMoBridgeClassifier, TextHead
 
 data = load_experiment(shifts=True)
 X, y = CLIPEmbedder(data.model).fit_transform(data.images), data.target
-head = TextHead.from_clip(data.class_names, data.model, templates=data.templates)
+head = TextHead.from_clip(
+    data.class_names,
+    data.model,
+    templates=data.templates,
+    classes=range(len(data.class_names)),
+)
 domains = [data.domain, *data.shifted]
 
 
@@ -71,11 +76,11 @@ training = {
     "learning_rate": 3e-3,
 }
 methods = {
-    "zero-shot": SeMoBridgeClassifier(text_head=head, lambda_3=0),
-    "plain prototypes": SeMoBridgeClassifier(model=None),
-    "bridged shots (z3)": SeMoBridgeClassifier(text_head=head, lambda_1=0),
-    "SeMoBridge": SeMoBridgeClassifier(text_head=head, lambda_3="auto"),
-    "SeMoBridge-T": SeMoBridgeClassifier(text_head=head, lambda_3="auto", **training),
+    "zero-shot": SeMoBridgeClassifier(texts=head, lambda_3=0),
+    "plain prototypes": SeMoBridgeClassifier(texts=None),
+    "bridged shots (z3)": SeMoBridgeClassifier(texts=head, lambda_1=0),
+    "SeMoBridge": SeMoBridgeClassifier(texts=head, lambda_3="auto"),
+    "SeMoBridge-T": SeMoBridgeClassifier(texts=head, lambda_3="auto", **training),
 }
 scores = {name: np.empty((len(domains), len(data.seeds))) for name in methods}
 for j, seed in enumerate(data.seeds):

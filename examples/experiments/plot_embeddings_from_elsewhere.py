@@ -13,7 +13,7 @@ What is known                     How to say it
 EOS tokens and text projection    ``TextHead.from_arrays``
 text features and a text bank     ``TextHead.from_features``, ``text_subspace``
 text features only                ``TextHead.from_features``, ``identity``
-no texts                          ``model=None``
+no texts                          ``texts=None``
 ================================  ==========================================
 
 On a data set on disk: ``python plot_embeddings_from_elsewhere.py --data oxford_pets
@@ -40,7 +40,9 @@ from skbridge import CLIPEmbedder, SeMoBridgeClassifier, TextHead
 
 data = load_experiment()
 embedder = CLIPEmbedder(data.model)
-head = TextHead.from_clip(data.class_names, data.model)
+head = TextHead.from_clip(
+    data.class_names, data.model, classes=range(len(data.class_names))
+)
 templates = ["a {}.", "the {}.", "a photo of a {}.", "a drawing of a {}."]
 templates += ["an icon of a {}.", "a small {}.", "many {}."]
 
@@ -66,7 +68,7 @@ np.savez(
 # in for the projection's row space.
 
 known = np.load(file)
-X, classes = known["images"], known["classes"].tolist()
+X, classes = known["images"], range(len(known["tokens"]))
 logit_scale = float(known["logit_scale"])
 texts = known["tokens"] @ known["projection"]
 
@@ -89,19 +91,17 @@ print(f"from_arrays and from_clip differ by at most {difference:.0e}.")
 # their number, and looks at no query.
 
 classifiers = {
-    "tokens and projection": SeMoBridgeClassifier(
-        text_head=from_arrays, lambda_3="auto"
-    ),
+    "tokens and projection": SeMoBridgeClassifier(texts=from_arrays, lambda_3="auto"),
     "texts and a bank": SeMoBridgeClassifier(
-        text_head=with_bank,
+        texts=with_bank,
         bridge="text_subspace",
         bridge_rank=0.95,
         lambda_3="auto",
     ),
     "texts only": SeMoBridgeClassifier(
-        text_head=texts_only, bridge="identity", lambda_3="auto"
+        texts=texts_only, bridge="identity", lambda_3="auto"
     ),
-    "no texts": SeMoBridgeClassifier(model=None),
+    "no texts": SeMoBridgeClassifier(texts=None),
 }
 
 # %%

@@ -26,7 +26,12 @@ from skbridge.inspection import LossCurveDisplay
 
 data = load_experiment()
 X, y = CLIPEmbedder(data.model).fit_transform(data.images), data.target
-head = TextHead.from_clip(data.class_names, data.model, templates=data.templates)
+head = TextHead.from_clip(
+    data.class_names,
+    data.model,
+    templates=data.templates,
+    classes=range(len(data.class_names)),
+)
 
 variants = {
     "image only": {"lambda_it": 1, "lambda_c": 0, "csb": False},
@@ -54,7 +59,7 @@ training = {
 few, many = data.numbers[0], data.numbers[-1]
 seeds = data.seeds[::3]
 gains = {n_shots: np.empty((len(variants), len(seeds))) for n_shots in (few, many)}
-closed_form = SeMoBridgeClassifier(text_head=head, lambda_3="auto")
+closed_form = SeMoBridgeClassifier(texts=head, lambda_3="auto")
 for n_shots, gain in gains.items():
     before = np.empty(len(seeds))
     for j, seed in enumerate(seeds):
@@ -63,7 +68,7 @@ for n_shots, gain in gains.items():
         before[j] = 100 * closed_form.score(X[queries], y[queries])
         for i, variant in enumerate(variants.values()):
             trained = SeMoBridgeClassifier(
-                text_head=head, lambda_3="auto", **training | variant
+                texts=head, lambda_3="auto", **training | variant
             ).fit(X[shots], y[shots])
             gain[i, j] = 100 * trained.score(X[queries], y[queries]) - before[j]
     print(f"{n_shots} shot(s): closed form {before.mean():.1f} % right; training adds")

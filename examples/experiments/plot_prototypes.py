@@ -34,9 +34,14 @@ from skbridge.inspection import PrototypeConfusionDisplay
 data = load_experiment()
 X, y = CLIPEmbedder(data.model).fit_transform(data.images), data.target
 unit = X / np.linalg.norm(X, axis=1, keepdims=True)
-head = TextHead.from_clip(data.class_names, data.model, templates=data.templates)
-classifier = SeMoBridgeClassifier(text_head=head)
-scaled = SeMoBridgeClassifier(model=None)
+head = TextHead.from_clip(
+    data.class_names,
+    data.model,
+    templates=data.templates,
+    classes=range(len(data.class_names)),
+)
+classifier = SeMoBridgeClassifier(texts=head)
+scaled = SeMoBridgeClassifier(texts=None)
 
 names = ["plain prototypes", "scaled shots", "bridged query (z2)", "bridged prototypes"]
 truth, predicted = {}, {}

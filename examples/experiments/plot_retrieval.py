@@ -27,7 +27,9 @@ from skbridge import CLIPEmbedder, SemanticBridge, TextHead
 
 data = load_experiment()
 embeddings = CLIPEmbedder(data.model).fit_transform(data.images)
-head = TextHead.from_clip(data.class_names, data.model)
+head = TextHead.from_clip(
+    data.class_names, data.model, classes=range(len(data.class_names))
+)
 
 # %%
 # What is compared
@@ -102,7 +104,7 @@ unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 lost, precision = [], []
 for share in kept:
     bridge = SemanticBridge(head, bridge_rank=share / 100).fit(embeddings)
-    inside = unit @ bridge.bridge_ @ head.projection
+    inside = unit @ bridge.inverse_projection_ @ head.projection
     lost.append(100 * (1 - (inside**2).sum(axis=1).mean()))
     ranked = [search(inside, inside, is_query) for is_query in data.queries]
     precision.append(

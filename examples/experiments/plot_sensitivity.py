@@ -27,7 +27,12 @@ from skbridge.inspection import BlendSimplexDisplay
 
 data = load_experiment()
 X, y = CLIPEmbedder(data.model).fit_transform(data.images), data.target
-head = TextHead.from_clip(data.class_names, data.model, templates=data.templates)
+head = TextHead.from_clip(
+    data.class_names,
+    data.model,
+    templates=data.templates,
+    classes=range(len(data.class_names)),
+)
 n_shots = data.numbers[1]
 
 
@@ -38,7 +43,7 @@ def accuracies(parameter, values, seeds, **parameters):
         shots, queries = draw(data, n_shots, seed)
         for i, value in enumerate(values):
             classifier = SeMoBridgeClassifier(
-                text_head=head, **parameters | {parameter: float(value)}
+                texts=head, **parameters | {parameter: float(value)}
             ).fit(X[shots], y[shots])
             scores[i, j] = 100 * classifier.score(X[queries], y[queries])
     return scores
@@ -119,12 +124,12 @@ plt.show()
 seed = data.seeds[0]
 shots, queries = draw(data, n_shots, seed)
 held_out = np.setdiff1d(draw(data, 2 * n_shots, seed)[0], shots)
-classifier = SeMoBridgeClassifier(text_head=head).fit(X[shots], y[shots])
+classifier = SeMoBridgeClassifier(texts=head).fit(X[shots], y[shots])
 display = BlendSimplexDisplay.from_estimator(classifier, X[held_out], y[held_out])
 plt.show()
 
 weights = dict(zip(names, display.best_lambdas.tolist(), strict=True))
-chosen = SeMoBridgeClassifier(text_head=head, **weights).fit(X[shots], y[shots])
+chosen = SeMoBridgeClassifier(texts=head, **weights).fit(X[shots], y[shots])
 for name, blend in {"default": classifier, "chosen": chosen}.items():
     score = blend.score(X[queries], y[queries])
     print(f"The {name} blend gets {100 * score:.1f} % of the queries right.")

@@ -30,7 +30,7 @@ y = np.array(shots.target_names)[shots.target[few]]
 classifiers = {}
 for lambda_b in (0.0, 0.1):
     classifiers[f"lambda_b = {lambda_b:g}"] = SeMoBridgeClassifier(
-        model=MODEL,
+        texts=MODEL,
         mode="trained",
         solver="adamw",
         max_iter=200,

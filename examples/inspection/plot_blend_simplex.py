@@ -41,7 +41,7 @@ X_test, y_test = embed(["fxemoji", "fluent-emoji-flat"])
 # Each corner is one of the three alone. The star marks the best weights on the held-out
 # images, the circle those of the classifier.
 
-classifier = SeMoBridgeClassifier(model=MODEL).fit(X_shots, y_shots)
+classifier = SeMoBridgeClassifier(MODEL).fit(X_shots, y_shots)
 display = BlendSimplexDisplay.from_estimator(classifier, X_held_out, y_held_out)
 
 # %%
@@ -53,6 +53,6 @@ display = BlendSimplexDisplay.from_estimator(classifier, X_held_out, y_held_out)
 lambdas = dict(
     zip(["lambda_1", "lambda_2", "lambda_3"], display.best_lambdas, strict=True)
 )
-tuned = SeMoBridgeClassifier(model=MODEL, **lambdas).fit(X_shots, y_shots)
+tuned = SeMoBridgeClassifier(MODEL, **lambdas).fit(X_shots, y_shots)
 print(f"default weights: {100 * classifier.score(X_test, y_test):.1f} % on test images")
 print(f"weights at the star: {100 * tuned.score(X_test, y_test):.1f} %")

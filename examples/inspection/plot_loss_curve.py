@@ -26,7 +26,7 @@ X = CLIPEmbedder(model=MODEL).fit_transform(list(shots.images))
 y = np.array(shots.target_names)[shots.target]
 
 classifier = SeMoBridgeClassifier(
-    model=MODEL, mode="trained", solver="adamw", max_iter=300, learning_rate=1e-3
+    texts=MODEL, mode="trained", solver="adamw", max_iter=300, learning_rate=1e-3
 )
 classifier.fit(X, y)
 

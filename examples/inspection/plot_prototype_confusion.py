@@ -33,7 +33,7 @@ X_queries = embedder.transform(list(queries.images))
 y_shots, y_queries = names[shots.target], names[queries.target]
 
 few_shots, few_queries = shots.target < 37, queries.target < 37
-classifier = SeMoBridgeClassifier(model=MODEL, bridge_rank=0.95)
+classifier = SeMoBridgeClassifier(MODEL, bridge_rank=0.95)
 classifier.fit(X_shots[few_shots], y_shots[few_shots])
 display = PrototypeConfusionDisplay.from_estimator(
     classifier, X_queries[few_queries], y_queries[few_queries]

@@ -28,7 +28,7 @@ X_shots = embedder.fit_transform(list(shots.images))
 X_queries = embedder.transform(list(queries.images))
 y_shots, y_queries = names[shots.target], names[queries.target]
 
-classifier = SeMoBridgeClassifier(model=MODEL, lambda_2=0.5).fit(X_shots, y_shots)
+classifier = SeMoBridgeClassifier(MODEL, lambda_2=0.5).fit(X_shots, y_shots)
 right = classifier.predict(X_queries) == y_queries
 print(f"{100 * right.mean():.1f} % of {len(right)} queries right")
 

@@ -32,9 +32,9 @@ X_queries = embedder.transform(list(queries.images))
 y_shots, y_queries = names[shots.target], names[queries.target]
 
 classifiers = {
-    "zero-shot": ZeroShotClassifier(model=MODEL),
-    "defaults": SeMoBridgeClassifier(model=MODEL),
-    "searched": FewShotSearchCV(SeMoBridgeClassifier(model=MODEL), random_state=0),
+    "zero-shot": ZeroShotClassifier(MODEL),
+    "defaults": SeMoBridgeClassifier(MODEL),
+    "searched": FewShotSearchCV(SeMoBridgeClassifier(MODEL), random_state=0),
 }
 for classifier in classifiers.values():
     classifier.fit(X_shots, y_shots)

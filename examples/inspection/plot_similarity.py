@@ -39,7 +39,7 @@ X_queries = embedder.transform(list(queries.images))
 # On this small model images compare about as well with one another as with texts. That
 # leaves little to repair, and its bridge changes next to nothing.
 
-classifier = SeMoBridgeClassifier(model=MODEL)
+classifier = SeMoBridgeClassifier(MODEL)
 classifier.fit(X_shots, names[shots.target])
 display = SimilarityDisplay.from_estimator(classifier, X_queries, names[queries.target])
 

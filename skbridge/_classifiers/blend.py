@@ -1,24 +1,32 @@
-"""Component logits, their blending and the softmax temperature. NumPy only.
+"""The blend: the weighted sum of z1, z2 and z3, written once. NumPy only.
 
-Symbols follow the paper: ``z1`` compares a query with the class texts, ``z2``
-the bridged query with the few-shot prototypes, ``z3`` the query with the
-bridged prototypes.
+Symbols follow the paper: ``z1`` compares a query with the class texts, ``z2`` the
+bridged query with the few-shot prototypes, ``z3`` the query with the bridged
+prototypes. `Blend` owns the equation; prediction, search and explanation use it.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from skbridge._rows import log_softmax
+from skbridge._rows import log_softmax, unit
 
 BLENDINGS = ("linear", "exponential")
 
 _KL_EPS = 1e-6
 
 
+def divergence_bits(p: np.ndarray) -> np.ndarray:
+    """``KL = log2((1 + 1e-6) / (p + 1e-6))`` of a class's own probability p."""
+    return np.log2((1 + _KL_EPS) / (p + _KL_EPS))
+
+
 def text_divergence(prototypes, text_features):
     """How badly the text of each class fits its prototype, in bits.
 
-    ``KL_k = log2((1 + 1e-6) / (p_kk + 1e-6))``, where ``p`` is the softmax over
-    classes of the cosine of prototype k and each class text (no temperature).
+    KL of p_kk, where ``p`` is the softmax over classes of the cosine of prototype k
+    and each class text, without a temperature.
 
     Parameters
     ----------
@@ -34,45 +42,192 @@ def text_divergence(prototypes, text_features):
     if text_features is None:
         return np.zeros(len(prototypes), dtype=prototypes.dtype)
     p = np.exp(np.diagonal(log_softmax(prototypes @ text_features.T)))
-    return np.log2((1 + _KL_EPS) / (p + _KL_EPS))
+    return divergence_bits(p)
 
 
-def class_weights(divergence, smoothness):
-    """Weight ``w_k = exp(smoothness KL_k)`` of a class's few-shot logits.
+@dataclass(frozen=True, eq=False)
+class LinearView:
+    """A linear map of queries to unit rows: ``unit((x - c) M)``.
 
-    Parameters
+    Attributes
     ----------
-    divergence : ndarray of shape (n_classes,)
-        KL, from :func:`text_divergence`.
+    matrix : ndarray of shape (n_features, n_columns)
+        M.
+    bias : ndarray of shape (n_features,) or None
+        c; None means zero.
+    """
+
+    matrix: np.ndarray
+    bias: np.ndarray | None = None
+
+    def __call__(self, X: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Map rows, into `out` where it is given."""
+        centred = X if self.bias is None else X - self.bias
+        rows = np.matmul(centred, self.matrix, out=out)
+        return unit(rows, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One component logit: the cosines of seen queries and class vectors.
+
+    Attributes
+    ----------
+    view : callable
+        Maps queries to unit rows, ``view(X, out=None)``.
+    vectors : ndarray of shape (n_classes, n_columns)
+        Unit class vectors.
+    """
+
+    view: Callable
+    vectors: np.ndarray
+
+    def cosines(self, X: np.ndarray) -> np.ndarray:
+        """Compare queries with the class vectors, (n_samples, n_classes)."""
+        return self.view(X) @ self.vectors.T
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """Weights and sharpness of the component logits.
+
+    Linear: ``s_k = lambda_1 z1 + lambda_2 z2 + lambda_3 z3``. Exponential: ``s_k =
+    lambda_1 exp(-alpha (1 - z1)) + w_k [lambda_2 exp(-beta (1 - z2)) + lambda_3
+    exp(-gamma (1 - z3))]`` with ``w_k = exp(smoothness KL_k)``.
+
+    Attributes
+    ----------
+    lambdas : tuple of three floats
+        Zero for a component that is not there.
+    sharpness : tuple of three floats or None
+        alpha, beta and gamma; None makes the blend linear.
     smoothness : float
-        Zero weighs all classes alike.
-
-    Returns
-    -------
-    ndarray of shape (n_classes,)
+    divergence : ndarray of shape (n_classes,) or None
+        KL; needed where `smoothness` is positive.
+    logit_scale : float
+        CLIP's factor on cosines.
     """
-    return np.exp(smoothness * divergence)
+
+    lambdas: tuple[float, float, float]
+    sharpness: tuple[float, float, float] | None = None
+    smoothness: float = 0.0
+    divergence: np.ndarray | None = None
+    logit_scale: float = 100.0
+
+    @property
+    def default_temperature(self) -> float:
+        """Softmax temperature that keeps CLIP's logit scale whatever the weights.
+
+        A change ``dz`` of all components moves a linear blend by ``sum(lambda) dz``
+        and, next to ``z = 1``, an exponential one by ``(lambda_1 alpha + lambda_2
+        beta + lambda_3 gamma) dz``. CLIP's scale is divided by that slope; a flat
+        blend (every sharpness zero) keeps CLIP's scale.
+        """
+        slope = np.dot(self.lambdas, self.sharpness or np.ones(3))
+        return float(self.logit_scale / slope) if slope > 0 else float(self.logit_scale)
+
+    @property
+    def skip(self) -> tuple[int, ...]:
+        """Positions of the components that have no weight."""
+        return tuple(i for i, weight in enumerate(self.lambdas) if not weight)
+
+    def part(self, i: int, z: np.ndarray) -> np.ndarray:
+        """Part of component `i` (0 for z1) in the scores."""
+        return self.lambdas[i] * self._sharpened(i, z)
+
+    def scores(self, components: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Blend component logits of shape (n_samples, n_classes)."""
+        return BlendStack([self]).scores(components, np.ones(1))[0]
+
+    def fold(self, terms: Sequence[Term | None], n_rows: int, dtype):
+        """Fold the weights into the class vectors, for many blocks of queries.
+
+        Parameters
+        ----------
+        terms : sequence of three Terms or None
+        n_rows : int
+            The most rows of a block.
+        dtype : numpy dtype
+            Of the scores.
+
+        Returns
+        -------
+        callable
+            ``score(X, out=None)`` gives the scores of a block. The next call
+            overwrites what it gave, unless it was written to `out`.
+        """
+        weighed = [
+            (i, term)
+            for i, term in enumerate(terms)
+            if term is not None and self.lambdas[i]
+        ]
+        if self.sharpness is None:
+            return _LinearScorer(self, weighed, n_rows, dtype)
+        return _ExponentialScorer(self, weighed, n_rows, dtype)
+
+    def offset(self, i: int):
+        """Logarithm of the factor of a sharpened term, one per class or one for all."""
+        offset = -self.sharpness[i]
+        if i and self.smoothness:
+            offset = offset + self.smoothness * self.divergence
+        return offset
+
+    def _sharpened(self, i, z):
+        """``exp(-sharpness (1 - z)) w_k``; a linear blend's term is z itself."""
+        if self.sharpness is None:
+            return z
+        term = self.sharpness[i] * z
+        term += self.offset(i)
+        return np.exp(term, out=term)
+
+    def _term_key(self, i):
+        """Equal for blends of one fit that share the term of component `i`."""
+        if self.sharpness is None:
+            return i, None, None
+        return i, self.sharpness[i], self.smoothness if i else 0.0
 
 
-def sharpened(z, sharpness, offset=0.0):
-    """``exp(-sharpness (1 - z) + offset)``, a term of the official code's blend.
+class BlendStack:
+    """Many blends of the same component logits, evaluated together.
+
+    Blends share the terms that they weigh: a component in a linear blend, its
+    exponential under one sharpness and smoothness in an exponential one. All the
+    scores are then one product of weights and terms.
 
     Parameters
     ----------
-    z : ndarray of shape (n_samples, n_classes)
-        Component logits.
-    sharpness : float
-        alpha, beta or gamma.
-    offset : float or ndarray of shape (n_classes,)
-        Logarithm of the class weights.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_classes)
+    blends : sequence of Blend
+        Of one fitted classifier.
     """
-    term = sharpness * z
-    term += offset - sharpness
-    return np.exp(term, out=term)
+
+    def __init__(self, blends: Sequence[Blend]):
+        columns, entries = {}, []
+        for row, blend in enumerate(blends):
+            for i, weight in enumerate(blend.lambdas):
+                if weight:
+                    key = blend._term_key(i)
+                    column, *_ = columns.setdefault(key, (len(columns), blend, i))
+                    entries.append((row, column, weight))
+        self._terms = [(blend, i) for _, blend, i in columns.values()]
+        self._weights = np.zeros((len(blends), len(columns)))
+        for row, column, weight in entries:
+            self._weights[row, column] = weight
+
+    def scores(self, components, factors) -> np.ndarray:
+        """Scores under every blend, times one factor per blend.
+
+        Parameters
+        ----------
+        components : sequence of three ndarrays of shape (n_samples, n_classes)
+            z1, z2 and z3; None for those that no blend weighs.
+        factors : ndarray of shape (n_blends,)
+
+        Returns
+        -------
+        ndarray of shape (n_blends, n_samples, n_classes)
+        """
+        terms = [blend._sharpened(i, components[i]) for blend, i in self._terms]
+        return weighted_sums(factors[:, None] * self._weights, terms)
 
 
 def weighted_sums(weights, terms):
@@ -91,14 +246,57 @@ def weighted_sums(weights, terms):
     return (weights.astype(flat.dtype) @ flat).reshape(-1, *terms[0].shape)
 
 
-def default_temperature(logit_scale, lambdas, sharpness=None):
-    """Temperature that keeps CLIP's logit scale whatever the blending weights.
+class _LinearScorer:
+    """Scores of a linear blend: one product of all views and weighted vectors."""
 
-    A change ``dz`` of all components moves a linear blend by ``sum(lambda) dz``
-    and, next to ``z = 1``, an exponential one by
-    ``(lambda_1 alpha + lambda_2 beta + lambda_3 gamma) dz``; dividing CLIP's
-    scale by that slope makes the softmax as sharp as CLIP's own. A blend that
-    is flat (every sharpness zero) keeps CLIP's scale as it is.
+    def __init__(self, blend, weighed, n_rows, dtype):
+        vectors = {}
+        for i, term in weighed:
+            weighted = blend.lambdas[i] * term.vectors
+            vectors[term.view] = vectors.get(term.view, 0) + weighted
+        self._views = list(vectors)
+        self._edges = np.cumsum([0, *(part.shape[1] for part in vectors.values())])
+        self._vectors = np.concatenate(list(vectors.values()), axis=1).T
+        # Every block is worked out in the same arrays, which spares fresh memory.
+        self._seen = np.empty((n_rows, self._edges[-1]), dtype)
+        self._scores = np.empty((n_rows, self._vectors.shape[1]), dtype)
+
+    def __call__(self, X, out=None):
+        out = self._scores[: len(X)] if out is None else out
+        seen = self._seen[: len(X)]
+        for view, start, stop in zip(
+            self._views, self._edges, self._edges[1:], strict=False
+        ):
+            view(X, seen[:, start:stop])
+        return np.matmul(seen, self._vectors, out=out)
+
+
+class _ExponentialScorer:
+    """Scores of an exponential blend: ``exp(view . sharpness v_k + offset_k)``, summed.
+
+    Beside a last column of ones the product adds the offsets as well.
     """
-    slope = np.dot(lambdas, np.ones(3) if sharpness is None else sharpness)
-    return float(logit_scale / slope) if slope > 0 else float(logit_scale)
+
+    def __init__(self, blend, weighed, n_rows, dtype):
+        self._seen, self._folded = {}, []
+        for i, term in weighed:
+            vectors = term.vectors
+            offset = np.full(len(vectors), np.log(blend.lambdas[i]), vectors.dtype)
+            offset += blend.offset(i)
+            scaled = (blend.sharpness[i] * vectors).T
+            self._folded.append((term.view, np.vstack([scaled, offset])))
+            self._seen[term.view] = np.ones((n_rows, vectors.shape[1] + 1), dtype)
+        self._scores = np.empty((n_rows, len(vectors)), dtype)
+        self._term = np.empty_like(self._scores)
+
+    def __call__(self, X, out=None):
+        out = self._scores[: len(X)] if out is None else out
+        for view, seen in self._seen.items():
+            view(X, seen[: len(X), :-1])
+        for number, (view, vectors) in enumerate(self._folded):
+            term = self._term[: len(X)] if number else out
+            np.matmul(self._seen[view][: len(X)], vectors, out=term)
+            np.exp(term, out=term)
+            if number:
+                out += term
+        return out

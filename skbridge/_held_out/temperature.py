@@ -2,11 +2,14 @@
 
 import numpy as np
 
-_BLOCK_SCORES = 2**18
+from skbridge._rows import batches
+
+# Scores that a block of shots may hold: 1 MB in float32, for the processor's cache.
+BLOCK_SCORES = 2**18
 # exp() of scores as large as this, or as small, still adds up in float32.
 _SAFE_EXPONENT = 70.0
 # What the default temperature weighs against held-out shots.
-_PRIOR_SHOTS = 5.0
+PRIOR_SHOTS = 5.0
 # Enough rows to find a temperature by which to compare settings.
 _SAMPLE_ROWS = 256
 _MAX_NEWTON_STEPS = 50
@@ -14,7 +17,7 @@ _MAX_NEWTON_STEPS = 50
 _NEWTON_TOLERANCE = 0.02
 
 
-def fit_temperature(folds, default, *, prior_shots=_PRIOR_SHOTS):
+def fit_temperature(folds, default, *, prior_shots=PRIOR_SHOTS):
     """Softmax temperature of least log loss on held-out scores.
 
     Minimises ``sum_i w_i [log sum_k exp(t s_ik) - t s_iy] + m (t / t_0 - log(t /
@@ -48,12 +51,12 @@ def fit_temperature(folds, default, *, prior_shots=_PRIOR_SHOTS):
     margins = []
     for scores, codes, weight in folds:
         known = np.flatnonzero(codes >= 0)
-        for rows in _batches(len(known), _BLOCK_SCORES // scores.shape[1]):
+        for rows in batches(len(known), BLOCK_SCORES // scores.shape[1]):
             shots = known[rows]
             block, columns = scores[shots], codes[shots]
             block -= block[np.arange(len(shots)), columns][:, None]
             margins.append((block[None], columns, weight[shots]))
-    (ratio,) = _best_ratios(
+    (ratio,) = best_ratios(
         margins, np.array([default]), np.ones(1), prior_shots, tolerance=1e-5
     )
     return float(default * ratio)
@@ -82,14 +85,14 @@ def stacked_log_losses(stacks, codes, weights, defaults, start=1.0):
     start : float
         A start for settings like these.
     """
-    step = _sample_step(sum(map(len, codes)))
+    step = sample_step(sum(map(len, codes)))
     sample = [
         (stack[:, ::step], columns[::step], weight[::step])
         for stack, columns, weight in zip(stacks, codes, weights, strict=True)
     ]
     share = sum(w.sum() for _, _, w in sample) / sum(w.sum() for w in weights)
     ratios = np.full(len(defaults), start)
-    ratios = _best_ratios(sample, defaults, ratios, _PRIOR_SHOTS * share)
+    ratios = best_ratios(sample, defaults, ratios, PRIOR_SHOTS * share)
     losses = [
         score_shots(_times(ratios * defaults, stack), columns)[1]
         for stack, columns in zip(stacks, codes, strict=True)
@@ -97,20 +100,15 @@ def stacked_log_losses(stacks, codes, weights, defaults, start=1.0):
     return np.concatenate(losses, axis=1), float(np.median(ratios))
 
 
-def _sample_step(n_rows):
+def sample_step(n_rows):
     return max(1, -(-n_rows // _SAMPLE_ROWS))
-
-
-def _batches(n, size):
-    size = max(1, size)
-    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def _times(t, stack):
     return t.astype(stack.dtype)[:, None, None] * stack
 
 
-def _best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE):
+def best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE):
     """Softmax temperatures of least log loss over the default ones, by Newton's method.
 
     Parameters
@@ -158,7 +156,7 @@ def _best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE)
     return np.exp(log_ratio)
 
 
-def _spreads(blocks, n_settings):
+def mean_spreads(blocks, n_settings):
     """Average the standard deviation of a shot's scores over shots."""
     total, n_rows = np.zeros(n_settings), 0
     for stack, columns, _ in blocks:
@@ -174,9 +172,9 @@ def _row_sums(stack):
 
 
 def _settle(stack):
-    """Place of the largest score of each row, and rows that exp() can take.
+    """Position of the largest score of each row, and rows that exp() can take.
 
-    Rows are shifted, where they lie, only if some score is too large or too small.
+    Rows are shifted, in place, only if some score is too large or too small.
     """
     best = stack.argmax(axis=2)
     rows = stack.reshape(-1, stack.shape[2])

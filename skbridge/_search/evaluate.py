@@ -1,34 +1,31 @@
-"""Held-out scores of many settings of one few-shot classifier, and the choice."""
+"""Held-out scores of many settings of one few-shot classifier."""
 
 import time
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 from skbridge._held_out.selection import value_key, within_one_standard_error
 from skbridge._held_out.temperature import (
-    _BLOCK_SCORES,
-    _PRIOR_SHOTS,
-    _batches,
-    _best_ratios,
-    _sample_step,
-    _spreads,
+    BLOCK_SCORES,
+    PRIOR_SHOTS,
+    best_ratios,
     fit_temperature,
+    mean_spreads,
+    sample_step,
     score_shots,
 )
+from skbridge._rows import batches, softmax
 from skbridge._texts.head import check_text_head
 
-# Settings that are blended at once, and scores that a block of their shots may hold:
-# 1 MB in float32, for the cache.
+# Settings that are blended at once.
 _BLOCK_SETTINGS = 16
 # Where the search for a temperature starts, in spreads of a shot's scores.
 _TYPICAL_SHARPNESS = 3.0
 # Means of equal scores may differ by rounding.
 _SCORE_TOLERANCE = 1e-10
-# Parameters that decide which texts an estimator has.
-_TEXT_PARAMETERS = ("model", "pretrained", "text_head", "class_names", "templates")
 
 
 def hits(stack, columns):
@@ -46,6 +43,13 @@ def log_likelihoods(stack, columns):
     # scikit-learn's log loss keeps this distance from 0 and 1.
     eps = np.finfo(p.dtype).eps
     return np.log(np.clip(p, eps, 1 - eps))
+
+
+STACK_SCORES = {
+    None: hits,
+    "accuracy": hits,
+    "neg_log_loss": log_likelihoods,
+}
 
 
 @dataclass(frozen=True)
@@ -71,21 +75,91 @@ class Judge:
     by_log_loss: bool
 
 
+class ScoredShots(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that has scored some rows already, for a scorer.
+
+    For these rows it answers from the scores, and for others it asks the classifier.
+
+    Parameters
+    ----------
+    classifier : few-shot classifier
+        Fitted.
+    X : ndarray of shape (n_samples, n_features)
+    scores : ndarray of shape (n_samples, n_classes)
+    """
+
+    def __init__(self, classifier, X, scores):
+        self.classifier = classifier
+        self.X = X
+        self.scores = scores
+
+    def __getattr__(self, name):
+        # Parameters and fitted attributes are those of the classifier.
+        if name.startswith("__") or name == "classifier":
+            raise AttributeError(name)
+        return getattr(self.classifier, name)
+
+    def _knows(self, X):
+        return X is self.X or np.array_equal(X, self.X)
+
+    def predict(self, X):
+        """Most probable label of each row."""
+        if not self._knows(X):
+            return self.classifier.predict(X)
+        return self.classes_[self.scores.argmax(axis=1)]
+
+    def decision_function(self, X):
+        """Blended logits."""
+        if not self._knows(X):
+            return self.classifier.decision_function(X)
+        if len(self.classes_) == 2:
+            return self.scores[:, 1] - self.scores[:, 0]
+        return self.scores
+
+    def predict_proba(self, X):
+        """Class probabilities."""
+        if not self._knows(X):
+            return self.classifier.predict_proba(X)
+        return softmax(self.scores.copy(), self.classifier.temperature_)
+
+    def predict_log_proba(self, X):
+        """Logarithm of the class probabilities."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+
 @dataclass(frozen=True)
-class _HeldOut:
-    """One fold of one fit, and its held-out shots."""
+class HeldOut:
+    """One fit, and the component logits of the shots that it did not see.
+
+    Attributes
+    ----------
+    fitted : few-shot classifier
+    components : tuple of ndarray or None
+    columns : ndarray of shape (n_samples,)
+        Column of each shot's class; -1 where the fit does not know the class.
+    weight : ndarray of shape (n_samples,)
+    """
 
     fitted: object
     components: tuple
     columns: np.ndarray
     weight: np.ndarray
 
-    def take(self, rows):
+    def take(self, rows) -> "HeldOut":
         """Only some of the held-out shots."""
-        parts = _take(self.components, rows)
-        return _HeldOut(self.fitted, parts, self.columns[rows], self.weight[rows])
+        return HeldOut(
+            self.fitted,
+            take_rows(self.components, rows),
+            self.columns[rows],
+            self.weight[rows],
+        )
 
-    def stacks(self, blend, factors):
+    def variants(self, blends):
+        """Copy the fit under other blend parameters."""
+        return [self.fitted.reblend(**blend) for blend in blends]
+
+    def stacks(self, stacked_blends, factors):
         """Give scores of many settings, times a factor each, for a block of shots.
 
         Yields
@@ -94,54 +168,64 @@ class _HeldOut:
         columns, weight : ndarray of shape (n_samples,)
         """
         n_scores = len(factors) * len(self.fitted.classes_)
-        for rows in _batches(len(self.columns), _BLOCK_SCORES // n_scores):
-            stack = blend(_take(self.components, rows), factors)
+        for rows in batches(len(self.columns), BLOCK_SCORES // n_scores):
+            stack = stacked_blends.scores(take_rows(self.components, rows), factors)
             yield stack, self.columns[rows], self.weight[rows]
 
 
-def _take(components, rows):
+def take_rows(components, rows):
+    """Rows of component logits, of which some may be None."""
     return tuple(None if z is None else z[rows] for z in components)
 
 
-def _share_head(estimator, classes):
-    """Resolve the texts of all classes once, for every fit that follows."""
-    head = estimator._resolve_head(classes)
-
-    def shared(labels):
-        if head is None or head.classes is None or len(labels) == len(classes):
-            return head
-        return head[[head.classes[row] for row in np.searchsorted(classes, labels)]]
-
-    return shared
+def stack_variants(variants):
+    """Blends of the copies of one fit, evaluated together."""
+    return variants[0].stack_blends([variant.blend_ for variant in variants])
 
 
-def _remember(variant, X, components):
-    """Let `variant` compare the rows X without computing anything again."""
-    scorer = variant._scorer
-
-    def recaller(n_rows, dtype):
-        score = scorer(n_rows, dtype)
-
-        def recall(queries, out):
-            if np.array_equal(queries, X):
-                return variant._blend(components)
-            return score(queries, out)
-
-        return recall
-
-    variant._scorer = recaller
-
-
-class Run:
-    """One pass over the settings of a search: fits, held-out scores, the choice.
+class Texts:
+    """Texts of all classes, resolved once per setting that decides them.
 
     Parameters
     ----------
     estimator : few-shot classifier
+    classes : ndarray of shape (n_classes,)
+    n_features : int
+    """
+
+    def __init__(self, estimator, classes, n_features):
+        self.estimator = estimator
+        self.classes = classes
+        self.n_features = n_features
+        self._resolved = {}
+
+    def estimator_with(self, params):
+        """Unfitted copy with other parameters, whose texts are a TextHead or None."""
+        estimator = clone(self.estimator).set_params(**clone(params, safe=False))
+        key = tuple(
+            (name, value_key(value))
+            for name, value in sorted(params.items())
+            if name.split("__")[0] == "texts"
+        )
+        if key not in self._resolved:
+            head = estimator.resolve_texts(self.classes)
+            check_text_head(head, self.n_features)
+            self._resolved[key] = head
+        return estimator.set_params(texts=self._resolved[key])
+
+
+class Evaluation:
+    """Fits, held-out scores and the choice of one setting.
+
+    Parameters
+    ----------
+    texts : Texts
+        Gives the estimators.
     X, y, weight : ndarray
         Valid shots of positive weight.
     folds : list of (train, test)
     judge : Judge
+    settings : list of dict
 
     Attributes
     ----------
@@ -158,88 +242,73 @@ class Run:
         Its temperature.
     """
 
-    def __init__(self, estimator, X, y, weight, folds, judge):
-        self.estimator = estimator
-        self.X = X
-        self.y = y
-        self.classes = np.unique(y)
-        self.weight = weight
-        self.folds = folds
-        self.judge = judge
-        self.blend_names = {*estimator._blend_parameters, "temperature"}
-        self.heads, self.kept = {}, {}
-
-    def with_texts(self, params):
-        """Estimator with other parameters that knows its texts already."""
-        estimator = copy(self.estimator)
-        vars(estimator).update(params)
-        key = tuple(
-            (name, value_key(params[name]))
-            for name in _TEXT_PARAMETERS
-            if name in params
-        )
-        if key not in self.heads:
-            check_text_head(estimator.text_head, self.X.shape[1])
-            self.heads[key] = _share_head(estimator, self.classes)
-        estimator._shared_head = self.heads[key]
-        estimator.text_head_ = estimator._shared_head(self.classes)
-        return estimator
-
-    def evaluate(self, settings, distance):
-        """Score every setting on every fold, and choose.
-
-        Parameters
-        ----------
-        settings : list of dict
-        distance : ndarray of shape (n_settings,)
-            From the setting that needs no evidence.
-        """
-        shape = len(settings), len(self.folds)
+    def __init__(self, texts, X, y, weight, folds, judge, settings):
+        self.texts, self.folds, self.judge = texts, folds, judge
+        self.X, self.y, self.weight = X, y, weight
+        self.settings = settings
+        self.blend_names = {*texts.estimator.blend_parameters, "temperature"}
+        shape = len(settings), len(folds)
         self.scores = np.full(shape, np.nan)
         self.fit_time, self.score_time = np.zeros(shape), np.zeros(shape)
         self.log_losses = np.full(len(settings), np.nan)
         self.failures = {}
         self.best_index, self.best_temperature = None, None
-        self._losses = None
-        # What was found for the settings so far.
+        self._losses, self._loss_weight = None, None
+        # The last group: its parameters, and its folds.
+        self._last = None, None
+        # Ratios of temperatures found so far, by position, and their typical
+        # sharpness: good starts for the next group.
         self._ratios, self._sharpness = {}, _TYPICAL_SHARPNESS
+
+    def run(self, distance):
+        """Score every setting on every fold, and choose.
+
+        Parameters
+        ----------
+        distance : ndarray of shape (n_settings,)
+            From the setting that needs no evidence.
+        """
         if not self.folds:
             return
         groups = {}
-        for index, setting in enumerate(settings):
-            fixed = {k: v for k, v in setting.items() if k not in self.blend_names}
+        for index, setting in enumerate(self.settings):
+            fixed, _ = self._split(setting)
             key = tuple((name, value_key(fixed[name])) for name in sorted(fixed))
-            groups.setdefault(key, (fixed, []))[1].append(index)
-        for fixed, rows in groups.values():
-            blends = [
-                {k: v for k, v in settings[row].items() if k in self.blend_names}
-                for row in rows
-            ]
-            last = self._evaluate_group(fixed, np.array(rows), blends)
+            groups.setdefault(key, []).append(index)
+        for rows in groups.values():
+            self._evaluate_group(np.array(rows))
         self._choose(distance)
         if self.best_index is not None:
-            self._fit_temperature(settings[self.best_index], fixed, last)
+            self.best_temperature = self._temperature_of(self.settings[self.best_index])
 
-    def _evaluate_group(self, fixed, rows, blends):
-        """Score settings that differ in blend parameters: one fit a fold."""
-        held_out = []
-        fits = self._fits(fixed, blends)
+    def _split(self, setting):
+        """Parameters that need a fit of their own, and those of the blend."""
+        fixed = {k: v for k, v in setting.items() if k not in self.blend_names}
+        blend = {k: v for k, v in setting.items() if k in self.blend_names}
+        return fixed, blend
+
+    def _evaluate_group(self, rows):
+        """Score settings that differ in blend parameters: one fit per fold."""
+        parts = [self._split(self.settings[row]) for row in rows]
+        fixed, blends = parts[0][0], [blend for _, blend in parts]
+        held_out, fits = [], self._fits(fixed, blends)
         for fold in range(len(self.folds)):
             started = time.perf_counter()
             try:
                 held_out.append(next(fits))
             except ValueError as error:
                 self._fail(rows, error)
-                return None
+                return
             self.fit_time[rows, fold] = time.perf_counter() - started
         started = time.perf_counter()
         possible = []
         for position, (row, blend) in enumerate(zip(rows, blends, strict=True)):
             try:
-                held_out[0].fitted._reblend(blend)
+                held_out[0].fitted.reblend(**blend)
                 possible.append(position)
             except ValueError as error:
                 self._fail([row], error)
+        self._last = fixed, held_out
         group = rows[possible], [blends[position] for position in possible]
         if not self.judge.by_log_loss:
             for fold, held in enumerate(held_out):
@@ -247,33 +316,76 @@ class Run:
             group = self._leading(*group)
         self._measure(held_out, *group)
         self.score_time[rows] = (time.perf_counter() - started) / self.scores[rows].size
-        return held_out
 
     def _fits(self, fixed, blends):
-        """Fit on one fold after another, with blend parameters that can be fitted."""
-        fitter, (fitted, components) = self._first_fit(fixed, blends)
+        """Fit on one fold after another.
+
+        In closed form all shots are fitted once, and a fold's held-out shots are left
+        out of that fit.
+        """
+        estimator, first = self._first_fit(fixed, blends)
+        skip = self._unweighed(first, blends)
         for number, (train, test) in enumerate(self.folds):
-            if number:
-                fitted, components = fitter(train, test)
+            if hasattr(estimator, "leave_out"):
+                fitted = self._leave_out(estimator, first, train)
+            elif number == 0:
+                fitted = first
+            else:
+                fitted = self._fit(estimator, train)
             columns = np.searchsorted(fitted.classes_, self.y[test])
             columns[columns == len(fitted.classes_)] = 0
             columns[fitted.classes_[columns] != self.y[test]] = -1
-            yield _HeldOut(fitted, components, columns, self.weight[test])
+            components = fitted.component_logits(self.X[test], skip=skip)
+            yield HeldOut(fitted, components, columns, self.weight[test])
 
     def _first_fit(self, fixed, blends):
+        """Fit on all shots where shots can be left out, else on the first fold.
+
+        The blend parameters of the estimator may contradict those of the setting:
+        then those of some setting serve instead.
+        """
         failure = None
         for blend in [{}, *blends]:
             try:
-                estimator = self.with_texts(fixed | blend)
-                fitter = estimator._fold_fitter(
-                    self.X, self.y, self.weight, blends, self.kept
-                )
-                return fitter, fitter(*self.folds[0])
+                estimator = self.texts.estimator_with(fixed | blend)
+                rows = self.folds[0][0]
+                if hasattr(estimator, "leave_out"):
+                    rows = slice(None)
+                return estimator, self._fit(estimator, rows)
             except ValueError as error:
                 if str(error) == str(failure):
                     break
                 failure = error
         raise failure
+
+    def _fit(self, estimator, rows):
+        return clone(estimator).fit(
+            self.X[rows], self.y[rows], sample_weight=self.weight[rows]
+        )
+
+    def _leave_out(self, estimator, everything, train):
+        """Fit on a fold's training part, by leaving the other shots out if possible."""
+        seen = np.bincount(train, minlength=len(self.X))
+        has_all_classes = len(np.unique(self.y[train])) == len(self.texts.classes)
+        if seen.max() > 1 or not has_all_classes:
+            return self._fit(estimator, train)
+        rows = np.flatnonzero(seen == 0)
+        if not len(rows):
+            return everything
+        return everything.leave_out(
+            self.X[rows], self.y[rows], sample_weight=self.weight[rows]
+        )
+
+    def _unweighed(self, fitted, blends):
+        """Positions of the components that none of the blends weighs."""
+        skipped = None
+        for blend in blends:
+            try:
+                own = set(fitted.reblend(**blend).blend_.skip)
+            except ValueError:
+                continue
+            skipped = own if skipped is None else skipped & own
+        return tuple(skipped or ())
 
     def _fail(self, rows, error):
         self.scores[rows] = np.nan
@@ -282,17 +394,17 @@ class Run:
 
     def _score(self, fold, held_out, rows, blends):
         """Score settings on one fold, at the temperatures that they have."""
-        variants = [held_out.fitted._reblend(blend) for blend in blends]
+        variants = held_out.variants(blends)
         if not self.judge.stacked:
             self._ask_scorer(fold, held_out, rows, variants)
             return
-        for block in _batches(len(rows), _BLOCK_SETTINGS):
+        for block in batches(len(rows), _BLOCK_SETTINGS):
             temperatures = np.array([v.temperature_ for v in variants[block]])
-            blend = held_out.fitted._blender(variants[block])
+            stacked = stack_variants(variants[block])
             try:
                 values = [
                     self.judge.score(stack, columns)
-                    for stack, columns, _ in held_out.stacks(blend, temperatures)
+                    for stack, columns, _ in held_out.stacks(stacked, temperatures)
                 ]
             except ValueError as error:
                 self._fail(rows[block], error)
@@ -311,9 +423,10 @@ class Run:
         X, y, weight = self.X[test], self.y[test], self.judge.weight
         kwargs = {} if weight is None else {"sample_weight": weight[test]}
         for row, variant in zip(rows, variants, strict=True):
-            _remember(variant, X, held_out.components)
+            scores = variant.blend_.scores(held_out.components)
+            scored = ScoredShots(variant, X, scores)
             try:
-                self.scores[row, fold] = self.judge.score(variant, X, y, **kwargs)
+                self.scores[row, fold] = self.judge.score(scored, X, y, **kwargs)
             except ValueError as error:
                 self._fail([row], error)
 
@@ -328,60 +441,57 @@ class Run:
     def _measure(self, held_out, rows, blends):
         """Log losses of settings and, where these decide, the scores to report."""
         known = [np.flatnonzero(held.columns >= 0) for held in held_out]
-        step = _sample_step(sum(map(len, known)))
+        step = sample_step(sum(map(len, known)))
         sample = [held.take(k[::step]) for held, k in zip(held_out, known, strict=True)]
         self._loss_weight = np.concatenate(
             [held.weight[k] for held, k in zip(held_out, known, strict=True)]
         )
-        prior = _PRIOR_SHOTS
+        prior = PRIOR_SHOTS
         if len(self._loss_weight):
             prior *= sum(h.weight.sum() for h in sample) / self._loss_weight.sum()
         if self._losses is None:
             shape = len(self.scores), len(self._loss_weight)
             self._losses = np.full(shape, np.nan, dtype=self.X.dtype)
-        variants = [
-            [held.fitted._reblend(blend) for blend in blends] for held in held_out
-        ]
-        for block in _batches(len(rows), _BLOCK_SETTINGS):
-            blenders = [
-                held.fitted._blender(own[block])
-                for held, own in zip(held_out, variants, strict=True)
-            ]
-            ones = np.ones(len(variants[0][block]))
+        variants = [held.variants(blends) for held in held_out]
+        for block in batches(len(rows), _BLOCK_SETTINGS):
+            stacked = [stack_variants(own[block]) for own in variants]
+            defaults = np.array(
+                [v.blend_.default_temperature for v in variants[-1][block]]
+            )
+            ones = np.ones(len(defaults))
             blended = [
                 part
-                for held, blend in zip(sample, blenders, strict=True)
-                for part in held.stacks(blend, ones)
+                for held, blends_of_fold in zip(sample, stacked, strict=True)
+                for part in held.stacks(blends_of_fold, ones)
             ]
-            defaults = np.array([v._default_temperature for v in variants[-1][block]])
-            place = len(rows), block.start
-            ratios = self._find_ratios(place, blended, defaults, prior)
+            position = len(rows), block.start
+            ratios = self._find_ratios(position, blended, defaults, prior)
             losses = []
             for fold, held in enumerate(held_out):
-                blocks = held.stacks(blenders[fold], ratios * defaults)
-                found = [score_shots(stack, columns) for stack, columns, _ in blocks]
+                stacks = held.stacks(stacked[fold], ratios * defaults)
+                found = [score_shots(stack, columns) for stack, columns, _ in stacks]
                 right, lost = zip(*found, strict=True)
                 losses.append(np.concatenate(lost, axis=1)[:, known[fold]])
                 if self.judge.by_log_loss:
                     self._average(fold, held, rows[block], right)
             self._losses[rows[block]] = np.concatenate(losses, axis=1)
 
-    def _find_ratios(self, place, blended, defaults, prior):
+    def _find_ratios(self, position, blended, defaults, prior):
         """Best temperatures of some settings over their default ones.
 
-        The settings at the same place of another group are mostly the same after
+        The settings at the same position of another group are mostly the same after
         another fit, and start from what was found there. Without such, settings
         start as sharp as those before them ended.
         """
-        if place in self._ratios:
-            ratios = _best_ratios(blended, defaults, self._ratios[place], prior)
+        if position in self._ratios:
+            ratios = best_ratios(blended, defaults, self._ratios[position], prior)
         else:
-            spreads = defaults * _spreads(blended, len(defaults))
+            spreads = defaults * mean_spreads(blended, len(defaults))
             spreads = np.where(spreads > 0, spreads, self._sharpness)
             start = self._sharpness / spreads
-            ratios = _best_ratios(blended, defaults, start, prior)
+            ratios = best_ratios(blended, defaults, start, prior)
             self._sharpness = np.median(ratios * spreads)
-        self._ratios[place] = ratios
+        self._ratios[position] = ratios
         return ratios
 
     def _choose(self, distance):
@@ -399,21 +509,14 @@ class Run:
         ties = np.flatnonzero(means >= np.nanmax(means) - _SCORE_TOLERANCE)
         self.best_index = int(ties[np.argmin(self.log_losses[ties])])
 
-    def _fit_temperature(self, setting, last_fixed, last):
-        """Fit the chosen setting's temperature on its held-out scores."""
-        fixed = {k: v for k, v in setting.items() if k not in self.blend_names}
-        blend = {k: v for k, v in setting.items() if k in self.blend_names}
-        again = last is None or any(last_fixed[k] is not fixed[k] for k in fixed)
+    def _temperature_of(self, setting):
+        """Temperature of least log loss of one setting's held-out scores."""
+        fixed, blend = self._split(setting)
+        last, held_out = self._last
+        is_last = last is not None and all(last[k] is fixed[k] for k in fixed)
         folds = []
-        for held in self._fits(fixed, [blend]) if again else last:
-            variant = held.fitted._reblend(blend)
-            scores = variant._blend(held.components)
+        for held in held_out if is_last else self._fits(fixed, [blend]):
+            variant = held.fitted.reblend(**blend)
+            scores = variant.blend_.scores(held.components)
             folds.append((scores, held.columns, held.weight))
-        self.best_temperature = fit_temperature(folds, variant._default_temperature)
-
-
-STACK_SCORES = {
-    None: hits,
-    "accuracy": hits,
-    "neg_log_loss": log_likelihoods,
-}
+        return fit_temperature(folds, variant.blend_.default_temperature)

@@ -29,11 +29,11 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skbridge._classifiers.base import BaseFewShotClassifier
-from skbridge._classifiers.semobridge import SeMoBridgeClassifier
+from skbridge._classifiers.base import FewShotClassifier
+from skbridge._classifiers.gda import BridgedGDAClassifier
 from skbridge._held_out.folds import images_a_class, shot_folds
 from skbridge._held_out.selection import distance_from, value_key
-from skbridge._search.evaluate import STACK_SCORES, Judge, Run
+from skbridge._search.evaluate import STACK_SCORES, Evaluation, Judge, Texts
 from skbridge._validation import all_or_nothing, check_classes, check_shots
 
 _N_DRAWS = 200
@@ -81,6 +81,8 @@ def _check_values(settings, estimator):
         for name, value in setting.items():
             if (name, value_key(value)) not in checked:
                 checked.add((name, value_key(value)))
+                if "__" in name:  # A parameter of the texts, which check their own.
+                    continue
                 validate_parameter_constraints(
                     {name: constraints[name]},
                     {name: value},
@@ -273,8 +275,8 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     >>> images, texts = rng.normal(size=(2, 3, 16))
     >>> y = np.repeat([0, 1, 2], 4)
     >>> X = (images + texts)[y] + rng.normal(size=(12, 16))
-    >>> head = TextHead.from_features(["cat", "dog", "eel"], texts)
-    >>> classifier = SeMoBridgeClassifier(text_head=head, bridge="identity")
+    >>> head = TextHead.from_features([0, 1, 2], texts)
+    >>> classifier = SeMoBridgeClassifier(head, bridge="identity")
     >>> search = FewShotSearchCV(classifier, {"lambda_3": [0.0, 0.1, 1.0]}).fit(X, y)
     >>> search.best_params_, search.n_splits_
     ({'lambda_3': 1.0}, 4)
@@ -361,24 +363,26 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         self.multimetric_ = False
         judge = self._make_judge(None if sample_weight is None else shots[2])
 
-        run = Run(estimator, *shots, folds, judge)
+        texts = Texts(estimator, self.classes_, shots[0].shape[1])
         n_shots = float(np.median(n_images))
         if self.param_space is None:
-            informed = run.with_texts({})
-            prior = informed._search_prior(n_shots)
+            head = texts.estimator_with({}).texts
+            prior = estimator.search_prior(n_shots, head)
             space = {name: [value] for name, value in prior.items()}
             if folds:
-                space = informed._search_space(n_shots)
+                space = estimator.search_space(n_shots, head)
             settings = _settings(space, self.n_settings, self.random_state)
         else:
             settings = _settings(self.param_space, self.n_settings, self.random_state)
-            prior = run.with_texts(settings[0])._search_prior(n_shots)
+            first = texts.estimator_with(settings[0])
+            prior = first.search_prior(n_shots, first.texts)
         _check_values(settings, estimator)
         distance = distance_from(settings, estimator.get_params() | prior)
+        run = Evaluation(texts, *shots, folds, judge, settings)
         with warnings.catch_warnings():
             # What they say of the shots and texts, the last fit says again.
             warnings.simplefilter("ignore", UserWarning)
-            run.evaluate(settings, distance)
+            run.run(distance)
         self.cv_results_ = _format_results(settings, run)
         self.temperature_ = run.best_temperature
         self.best_index_ = run.best_index
@@ -390,7 +394,7 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         self.best_score_ = self.cv_results_["mean_test_score"][self.best_index_]
         self.fallback_ = self._explain_fallback(n_images)
         if self.refit:
-            self._refit(run, X, y, sample_weight)
+            self._refit(X, y, sample_weight)
         return self
 
     def _check_estimator(self):
@@ -403,7 +407,7 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 "make_pipeline(CLIPEmbedder(), FewShotSearchCV("
                 "SeMoBridgeClassifier()))."
             )
-        if not isinstance(estimator, BaseFewShotClassifier):
+        if not isinstance(estimator, FewShotClassifier):
             raise TypeError(
                 "estimator must be a few-shot classifier of skbridge, such as "
                 f"SeMoBridgeClassifier(), or None; got {estimator!r}. For other "
@@ -412,7 +416,7 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return estimator
 
     def _get_estimator(self):
-        return SeMoBridgeClassifier() if self.estimator is None else self.estimator
+        return BridgedGDAClassifier() if self.estimator is None else self.estimator
 
     def _make_folds(self, X, y, groups, codes, images, kept):
         """Index pairs into the shots that are `kept`."""
@@ -482,9 +486,9 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             )
         return None
 
-    def _refit(self, run, X, y, sample_weight):
+    def _refit(self, X, y, sample_weight):
         started = time.perf_counter()
-        best = clone(run.estimator)
+        best = clone(self._check_estimator())
         best.set_params(**clone(self.best_params_, safe=False))
         if (
             self.temperature_ is not None
@@ -492,12 +496,10 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             and "temperature" not in self.best_params_
         ):
             best.set_params(temperature=self.temperature_)
-        best._shared_head = run.with_texts(self.best_params_)._shared_head
         if sample_weight is None:
             best.fit(X, y)
         else:
             best.fit(X, y, sample_weight=sample_weight)
-        del best._shared_head
         self.best_estimator_ = best
         self.refit_time_ = time.perf_counter() - started
 

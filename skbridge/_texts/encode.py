@@ -8,12 +8,16 @@ import numpy as np
 
 from skbridge._cache.sqlite import hash_texts, open_cache, text_space
 from skbridge._clip.device import resolve_device
-from skbridge._clip.open_clip import load_clip, text_projection
+from skbridge._clip.open_clip import encode_eos, load_clip, text_projection
+from skbridge._rows import unit
 
 # Classes remembered of a loaded model: 60 MB at d = d_t = 512.
 _MAX_CLASSES = 10_000
 _REMEMBERED = WeakKeyDictionary()
 _LOCK = threading.Lock()
+
+# Prompts embedded at a time: bounds memory for 80 templates of 1,000 classes.
+_PROMPTS_AT_ONCE = 4096
 
 # What is kept beside the classes; no class has an empty prompt.
 _PROJECTION, _BIAS, _LOGIT_SCALE = (
@@ -27,8 +31,10 @@ class TextSide(NamedTuple):
 
     Attributes
     ----------
-    classes : ndarray of shape (n_classes, width), float32
-        What was made of the prompts of each class.
+    eos, eos_unit : ndarray of shape (n_classes, d_t), float32
+        e and E.
+    text_features : ndarray of shape (n_classes, d), float32
+        T.
     projection : ndarray of shape (d_t, d), float32
         W.
     bias : ndarray of shape (d,), float32, or None
@@ -38,7 +44,9 @@ class TextSide(NamedTuple):
         Name of the model, for messages.
     """
 
-    classes: np.ndarray
+    eos: np.ndarray
+    eos_unit: np.ndarray
+    text_features: np.ndarray
     projection: np.ndarray
     bias: np.ndarray | None
     logit_scale: float
@@ -46,7 +54,7 @@ class TextSide(NamedTuple):
 
 
 def text_side(
-    prompts, embed, model, pretrained, *, device="auto", batch_size=256, cache_dir=None
+    prompts, model, pretrained, *, device="auto", batch_size=256, cache_dir=None
 ):
     """Find or make the text side of a model for some classes.
 
@@ -55,8 +63,6 @@ def text_side(
     prompts : sequence of tuple of str
         The prompts of each class. A class is found again by its prompts in their
         order, whatever the other classes are.
-    embed : callable
-        ``embed(loaded, prompts, projection, bias, batch_size)`` gives `classes`.
     model, pretrained : str
         As for `load_clip`.
     device : str, default="auto"
@@ -85,27 +91,33 @@ def text_side(
     with open_cache(cache_dir) as cache:
         if cache is None:
             known = loaded = load()
-            vectors = _encode(loaded, wanted, embed, batch_size)
+            vectors = _encode(loaded, wanted, batch_size)
         else:
             known = cache.know_model(model, pretrained, load)
             space = text_space(known)
             vectors = cache.get(space, [*_PARTS, *keys])
             if not vectors.keys() >= _PARTS | wanted.keys():
                 missing = {key: wanted[key] for key in wanted.keys() - vectors.keys()}
-                made = _encode(load(), missing, embed, batch_size)
+                made = _encode(load(), missing, batch_size)
                 cache.put(space, made)
                 vectors |= made
     bias = vectors[_BIAS]
+    projection = vectors[_PROJECTION].reshape(-1, known.embed_dim)
+    width = len(projection)
+    classes = np.stack([vectors[key] for key in keys])
+    eos, eos_unit, text_features = np.split(classes, [width, 2 * width], axis=1)
     return TextSide(
-        classes=np.stack([vectors[key] for key in keys]),
-        projection=vectors[_PROJECTION].reshape(-1, known.embed_dim),
+        eos=eos,
+        eos_unit=eos_unit,
+        text_features=text_features,
+        projection=projection,
         bias=bias if bias.size else None,
         logit_scale=float(vectors[_LOGIT_SCALE][0]),
         label=known.label,
     )
 
 
-def _encode(loaded, wanted, embed, batch_size):
+def _encode(loaded, wanted, batch_size):
     """Vectors of classes, from memory or the text tower, and of the model's parts."""
     projection, bias = text_projection(loaded)
     with _LOCK:
@@ -118,7 +130,7 @@ def _encode(loaded, wanted, embed, batch_size):
     missing = [key for key in wanted if key not in found]
     if missing:
         texts = [wanted[key] for key in missing]
-        rows = embed(loaded, texts, projection, bias, batch_size)
+        rows = _embed_classes(loaded, texts, projection, bias, batch_size)
         found.update(zip(missing, rows, strict=True))
     with _LOCK:
         # Those of this call go to the end; the first to leave are the oldest.
@@ -132,3 +144,41 @@ def _encode(loaded, wanted, embed, batch_size):
         _BIAS: np.empty(0, np.float32) if bias is None else bias,
         _LOGIT_SCALE: np.array([loaded.logit_scale], np.float32),
     }
+
+
+def project(eos, projection, bias):
+    features = eos @ projection
+    return features if bias is None else features + bias
+
+
+def _embed_classes(loaded, prompts, projection, bias, batch_size):
+    """Embed every distinct prompt once, and pool by class.
+
+    Returns
+    -------
+    ndarray of shape (n_classes, 2 d_t + d), float32
+        Rows of e, E and T side by side.
+    """
+    place = {}
+    for written in prompts:
+        for prompt in written:
+            place.setdefault(prompt, len(place))
+    distinct = list(place)
+    owner = np.repeat(np.arange(len(prompts)), [len(written) for written in prompts])
+    which = np.array([place[prompt] for written in prompts for prompt in written])
+    count = np.bincount(owner)[:, np.newaxis]
+    projection = projection.astype(np.float64)
+    # Sums in float64 do not depend on how the prompts were chunked.
+    eos, eos_unit = np.zeros((2, len(prompts), projection.shape[0]))
+    text_features = np.zeros((len(prompts), projection.shape[1]))
+    for start in range(0, len(distinct), _PROMPTS_AT_ONCE):
+        chunk = distinct[start : start + _PROMPTS_AT_ONCE]
+        tokens = encode_eos(loaded, chunk, batch_size).astype(np.float64)
+        here = (which >= start) & (which < start + len(tokens))
+        rows, classes = which[here] - start, owner[here]
+        features = unit(project(tokens, projection, bias))
+        np.add.at(eos, classes, tokens[rows])
+        np.add.at(eos_unit, classes, unit(tokens)[rows])
+        np.add.at(text_features, classes, features[rows])
+    pooled = [eos / count, unit(eos_unit), unit(text_features)]
+    return np.hstack(pooled).astype(np.float32)

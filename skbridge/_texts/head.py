@@ -1,23 +1,19 @@
 """The frozen text side of a CLIP model: class texts, projection, logit scale."""
 
-import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from difflib import get_close_matches
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from skbridge._messages import shown
 from skbridge._rows import unit
-from skbridge._texts.templates import TEMPLATES
-
-_FORMAT = "skbridge.TextHead"
-_FORMAT_VERSION = 1
+from skbridge._texts.encode import project, text_side
+from skbridge._texts.head_file import content_digest, read_head, write_head
+from skbridge._texts.prompts import as_prompts, check_names
 
 _ARRAYS = (
     "eos",
@@ -28,71 +24,12 @@ _ARRAYS = (
     "text_bank",
 )
 
-# Prompts embedded at a time: bounds memory for 80 templates of 1,000 classes.
-_PROMPTS_AT_ONCE = 4096
-
 
 class _UnknownClassError(KeyError):
     """A KeyError that shows its message as it was written."""
 
     def __str__(self):
         return self.args[0]
-
-
-def as_prompts(class_names, templates="simple"):
-    """Write the prompts of every class.
-
-    Parameters
-    ----------
-    class_names : sequence of str
-        ``_`` in a name becomes a space in its prompts.
-    templates : str, dict, or list of these, default="simple"
-        - a name: ``"simple"`` (*a photo of a {}.*), ``"openai_imagenet"`` (80
-          templates), ``"openai_imagenet_7"``, or a data set's
-          (``"caltech101"``, ``"dtd"``, ``"eurosat"``, ``"fgvc_aircraft"``,
-          ``"food101"``, ``"imagenet"``, ``"oxford_flowers"``,
-          ``"oxford_pets"``, ``"stanford_cars"``, ``"sun397"``, ``"ucf101"``);
-        - a format string with one ``{}``;
-        - a dict of class name -> prompt or list of prompts, ready to use (as
-          CuPL's); keys match without regard to case, and ``_`` as a space;
-        - a list of these: prompts concatenate and weigh equally.
-
-    Returns
-    -------
-    tuple of tuple of str
-        One tuple of prompts a class, in the order given; repeated prompts stay.
-
-    Raises
-    ------
-    ValueError
-        For a class with no prompt, an unknown template name, or a format string
-        without exactly one ``{}``.
-    TypeError
-        For templates or prompts of another type.
-
-    Examples
-    --------
-    >>> from skbridge._texts.head import as_prompts
-    >>> as_prompts(["sea_lion"], ["simple", {"Sea lion": "a seal with ears."}])
-    (('a photo of a sea lion.', 'a seal with ears.'),)
-    """
-    class_names = _check_names(class_names, "class_names")
-    parts = list(templates) if isinstance(templates, (list, tuple)) else [templates]
-    writers = [_prompt_writer(part) for part in parts]
-    prompts = tuple(
-        tuple(prompt for write in writers for prompt in write(name))
-        for name in class_names
-    )
-    silent = [
-        name for name, written in zip(class_names, prompts, strict=True) if not written
-    ]
-    if silent:
-        raise ValueError(
-            f"templates gives no prompt for {len(silent)} of {len(class_names)} "
-            f"classes: {shown(silent)}. Add them to the dict, or combine it with "
-            "a template: templates=[your_dict, 'simple']."
-        )
-    return prompts
 
 
 class TextHead:
@@ -104,8 +41,9 @@ class TextHead:
 
     Attributes
     ----------
-    classes : tuple of str or None
-        Class names; None for a head that knows no classes.
+    classes : tuple of str or int, or None
+        Labels of the classes, matched by equality; None for a head that knows no
+        classes.
     prompts : tuple of tuple of str or None
         The prompts of each class, where they are known.
     eos : ndarray of shape (n_classes, n_text_features) or None
@@ -129,7 +67,8 @@ class TextHead:
 
     See Also
     --------
-    SeMoBridgeClassifier : Takes a head as ``text_head``.
+    CLIPTexts : Makes heads for the labels that a classifier sees.
+    SeMoBridgeClassifier : Takes a head as its `texts`.
     SemanticBridge : Needs no more of it than the projection.
 
     Examples
@@ -145,16 +84,6 @@ class TextHead:
     ('dog',)
     """
 
-    __slots__ = (
-        "_digest",
-        "classes",
-        "logit_scale",
-        "model",
-        "n_features",
-        "prompts",
-        *_ARRAYS,
-    )
-
     def __init__(self):
         raise TypeError(
             "TextHead is made by TextHead.from_clip, TextHead.from_arrays, "
@@ -168,9 +97,10 @@ class TextHead:
         cls,
         class_names,
         model="ViT-B-16",
+        *,
         pretrained="auto",
         templates="simple",
-        *,
+        classes=None,
         device="auto",
         batch_size=256,
         cache_dir=None,
@@ -180,19 +110,27 @@ class TextHead:
         Parameters
         ----------
         class_names : sequence of str
-            Distinct names. ``_`` becomes a space in prompts; `classes` keeps the
-            names as given.
-        model, pretrained : str
-            The CLIP model: an open_clip name and tag, ``"skbridge-tiny"``, or a
-            folder.
+            Distinct names. ``_`` becomes a space in prompts.
+        model : str or path-like, default="ViT-B-16"
+            The CLIP model: an open_clip name, ``"skbridge-tiny"``, or a folder.
+        pretrained : str, path-like or None, default="auto"
+            Its weights, as for :class:`CLIPEmbedder`.
         templates : str, dict, or list of these, default="simple"
-            As for `as_prompts`.
+            - a name: ``"simple"`` (*a photo of a {}.*), ``"openai_imagenet"`` (80
+              templates), ``"openai_imagenet_7"``, or a data set's, such as
+              ``"eurosat"`` or ``"oxford_pets"``;
+            - a format string with one ``{}``;
+            - a dict of class name -> prompt or list of prompts, ready to use (as
+              CuPL's); keys match without regard to case, and ``_`` as a space;
+            - a list of these: prompts concatenate and weigh equally.
+        classes : sequence of str or int, default=None
+            Label of each class; None takes the names.
         device : str, default="auto"
             Where to run the text tower.
         batch_size : int, default=256
             Prompts in one forward pass.
         cache_dir : str, path-like or None, default=None
-            Folder in which the vectors of each class are kept, as for
+            Folder in which class texts are stored, as for
             :class:`CLIPEmbedder`: "auto" is ``SKBRIDGE_CACHE_DIR``, else the user's
             cache folder; None is ``SKBRIDGE_CACHE_DIR``, if it is set.
 
@@ -224,27 +162,23 @@ class TextHead:
         >>> head.prompts[0]
         ('a photo of a cat.',)
         """
-        from skbridge._texts.encode import text_side
-
-        classes = _check_names(class_names, "class_names")
-        prompts = as_prompts(classes, templates)
+        names = check_names(class_names, "class_names")
+        classes = names if classes is None else check_labels(classes, "classes")
+        prompts = as_prompts(names, templates)
         side = text_side(
             prompts,
-            _embed_classes,
             model,
             pretrained,
             device=device,
             batch_size=batch_size,
             cache_dir=cache_dir,
         )
-        width = len(side.projection)
-        eos, eos_unit, text_features = np.split(side.classes, [width, 2 * width], 1)
         return cls._make(
             classes=classes,
             prompts=prompts,
-            eos=eos,
-            eos_unit=eos_unit,
-            text_features=text_features,
+            eos=side.eos,
+            eos_unit=side.eos_unit,
+            text_features=side.text_features,
             projection=side.projection,
             projection_bias=side.bias,
             logit_scale=side.logit_scale,
@@ -267,8 +201,8 @@ class TextHead:
 
         Parameters
         ----------
-        classes : sequence of str, default=None
-            Distinct class names, one a row of `eos`. With neither `classes` nor
+        classes : sequence of str or int, default=None
+            Distinct labels, one per row of `eos`. With neither `classes` nor
             `eos` the head knows the projection only.
         eos : array-like of shape (n_classes, n_text_features), default=None
             EOS token of each class after the final layer norm, before the
@@ -318,7 +252,7 @@ class TextHead:
             )
             raise ValueError(
                 f"{given} was given without {missing}: they belong together, one "
-                "name a row. Pass both, or neither for a head that knows the "
+                "label per row. Pass both, or neither for a head that knows the "
                 "projection only. With text features but no EOS tokens, use "
                 "TextHead.from_features."
             )
@@ -334,7 +268,7 @@ class TextHead:
             **derived,
         )
         head = cls._make(
-            classes=None if classes is None else _check_names(classes, "classes"),
+            classes=None if classes is None else check_labels(classes, "classes"),
             logit_scale=logit_scale,
             **arrays,
         )
@@ -343,7 +277,7 @@ class TextHead:
         if eos_unit is None:
             arrays["eos_unit"] = head.eos
         if text_features is None:
-            arrays["text_features"] = _project(
+            arrays["text_features"] = project(
                 head.eos, head.projection, head.projection_bias
             )
         for name in derived:
@@ -358,8 +292,8 @@ class TextHead:
 
         Parameters
         ----------
-        classes : sequence of str, default=None
-            Distinct class names, one a row of `text_features`.
+        classes : sequence of str or int, default=None
+            Distinct labels, one per row of `text_features`.
         text_features : array-like of shape (n_classes, n_features), default=None
             Text feature of each class, scaled to unit rows here.
         text_bank : array-like of shape (n_texts, n_features), default=None
@@ -395,7 +329,7 @@ class TextHead:
             )
             raise ValueError(
                 f"{given} was given without {missing}: they belong together, one "
-                "name a row."
+                "label per row."
             )
         if text_features is None and text_bank is None:
             raise ValueError(
@@ -403,7 +337,7 @@ class TextHead:
             )
         arrays = _as_float(text_features=text_features, text_bank=text_bank)
         head = cls._make(
-            classes=None if classes is None else _check_names(classes, "classes"),
+            classes=None if classes is None else check_labels(classes, "classes"),
             logit_scale=logit_scale,
             **arrays,
         )
@@ -452,6 +386,13 @@ class TextHead:
     def __reduce__(self):
         return _unpickle, (self._content(),)
 
+    def __getstate__(self):
+        return self._content()
+
+    def __setstate__(self, state):
+        # For formats that rebuild objects from their state, such as skops.
+        vars(self).update(vars(TextHead._make(**state)))
+
     def __copy__(self):
         return self
 
@@ -461,16 +402,25 @@ class TextHead:
     def __sklearn_clone__(self):
         return self
 
+    def _arrays(self):
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return {name: array for name, array in arrays.items() if array is not None}
+
     def _fingerprint(self):
         if self._digest is None:
-            digest = hashlib.blake2b(self._header().encode(), digest_size=16)
-            for name in _ARRAYS:
-                array = getattr(self, name)
-                if array is not None:
-                    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-                    digest.update(array)
-            object.__setattr__(self, "_digest", digest.digest())
+            digest = content_digest(self._header(), self._arrays())
+            object.__setattr__(self, "_digest", digest)
         return self._digest
+
+    def _header(self):
+        return json.dumps(
+            {
+                "classes": self.classes,
+                "prompts": self.prompts,
+                "logit_scale": self.logit_scale,
+                "model": self.model,
+            }
+        )
 
     def __eq__(self, other):
         if not isinstance(other, TextHead):
@@ -531,7 +481,7 @@ class TextHead:
         ValueError
             For a head that knows no classes, or no name at all.
         """
-        names = _check_names(names, "the index of a TextHead", distinct=False)
+        names = check_labels(names, "the index of a TextHead", distinct=False)
         if self.classes is None:
             raise ValueError(
                 f"{self!r} knows no classes, so none can be picked from it."
@@ -541,7 +491,7 @@ class TextHead:
         position = {name: index for index, name in enumerate(self.classes)}
         unknown = [name for name in names if name not in position]
         if unknown:
-            near = get_close_matches(unknown[0], self.classes, n=3)
+            near = get_close_matches(str(unknown[0]), map(str, self.classes), n=3)
             hint = f" Near {unknown[0]!r}: {shown(near)}." if near else ""
             raise _UnknownClassError(
                 f"The text head has no class {shown(unknown)}.{hint} It has "
@@ -557,22 +507,39 @@ class TextHead:
                 content[name] = content[name][rows]
         return TextHead._make(**content)
 
+    def relabelled(self, labels) -> "TextHead":
+        """Give the classes other labels.
+
+        Parameters
+        ----------
+        labels : sequence of str or int
+            Distinct labels, in the order of `classes`.
+
+        Returns
+        -------
+        TextHead
+            With the same texts; the head itself where nothing changes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skbridge import TextHead
+        >>> head = TextHead.from_features(["cat", "dog"], np.eye(2))
+        >>> head.relabelled([0, 1]).classes
+        (0, 1)
+        """
+        labels = check_labels(labels, "labels")
+        if labels == self.classes:
+            return self
+        return TextHead._make(**self._content() | {"classes": labels})
+
     # Files
 
-    def _header(self):
-        return json.dumps(
-            {
-                "format": _FORMAT,
-                "version": _FORMAT_VERSION,
-                "classes": self.classes,
-                "prompts": self.prompts,
-                "logit_scale": self.logit_scale,
-                "model": self.model,
-            }
-        )
-
-    def save(self, path):
+    def save(self, path) -> Path:
         """Write the head to one ``.npz`` file, without pickles.
+
+        The file appears whole or not at all: it is written beside its place and then
+        moved there.
 
         Parameters
         ----------
@@ -594,17 +561,10 @@ class TextHead:
         ...     head.save(folder + "/pets").name
         'pets.npz'
         """
-        path = _with_suffix(path)
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        np.savez(
-            path,
-            header=np.frombuffer(self._header().encode(), dtype=np.uint8),
-            **{name: array for name, array in arrays.items() if array is not None},
-        )
-        return path
+        return write_head(path, self._header(), self._arrays(), self._fingerprint())
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path) -> "TextHead":
         """Read a head that `save` wrote.
 
         Parameters
@@ -621,8 +581,8 @@ class TextHead:
         FileNotFoundError
             When there is no such file.
         ValueError
-            When the file is damaged, was not written by `save`, or was written
-            by a newer version of the library.
+            When the file is damaged (a digest of its content is checked), was not
+            written by `save`, or was written by a newer version of the library.
 
         Examples
         --------
@@ -634,78 +594,47 @@ class TextHead:
         ...     TextHead.load(head.save(folder + "/pets")) == head
         True
         """
-        path = Path(path)
-        if not path.is_file():
-            if not _with_suffix(path).is_file():
-                raise FileNotFoundError(f"There is no text head at {path}.")
-            path = _with_suffix(path)
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                header = json.loads(file["header"].tobytes())
-                arrays = {name: file[name] for name in _ARRAYS if name in file}
-            if header["format"] != _FORMAT:
-                raise ValueError(f"its format is {header['format']!r}")
-            if header["version"] <= _FORMAT_VERSION:
-                return cls._make(**header, **arrays)
-        except (
-            AttributeError,
-            BadZipFile,
-            EOFError,
-            KeyError,
-            OSError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise ValueError(
-                f"{path} is not a text head that TextHead.save wrote, or it is "
-                f"damaged ({type(error).__name__}: {error})."
-            ) from error
-        raise ValueError(
-            f"{path} was written by a newer skbridge (format {header['version']}, "
-            f"this one reads up to {_FORMAT_VERSION}). Update skbridge to read it."
-        )
+        return read_head(path, cls._make, _ARRAYS)
 
 
 def _unpickle(content):
     return TextHead._make(**content)
 
 
-def _with_suffix(path):
-    path = os.fspath(path)
-    return Path(path if path.endswith(".npz") else f"{path}.npz")
+def check_labels(labels, argument, *, distinct=True):
+    """Check labels, strings or integers, and give them as a tuple.
 
+    Parameters
+    ----------
+    labels : sequence of str or int
+    argument : str
+        Its name, for messages.
+    distinct : bool, default=True
+        Whether a label may come only once.
 
-# Checks
+    Returns
+    -------
+    tuple of str or int
 
-
-def _check_names(names, argument, *, distinct=True):
-    if isinstance(names, (str, bytes, Mapping, Set)) or not isinstance(names, Iterable):
-        raise TypeError(
-            f"{argument} must be a list of names, in the order of the classes; got "
-            f"{names!r} of type {type(names).__name__}."
-            + " Wrap it in a list."
-            * isinstance(names, str)
-        )
-    names = list(names)
-    wrong = [name for name in names if not isinstance(name, str)]
-    if wrong:
-        raise TypeError(
-            f"{argument} must hold strings, got {wrong[0]!r} of type "
-            f"{type(wrong[0]).__name__}."
-        )
-    if not names:
-        raise ValueError(f"{argument} is empty; expected at least one class name.")
-    names = tuple(map(str, names))
-    blank = [index for index, name in enumerate(names) if not name.strip()]
-    if blank:
-        raise ValueError(f"{argument} holds an empty name at position {blank[0]}.")
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if distinct and twice:
-        raise ValueError(
-            f"{argument} must hold distinct names, but has more than once: "
-            f"{shown(twice)}."
-        )
-    return names
+    Raises
+    ------
+    TypeError, ValueError
+        If they are something else, or repeated.
+    """
+    is_sequence = isinstance(labels, Iterable) and not isinstance(
+        labels, (str, bytes, Mapping, Set)
+    )
+    values = list(labels) if is_sequence else []
+    if values and all(isinstance(value, Integral) for value in values):
+        numbers = tuple(int(value) for value in values)
+        twice = [label for label, times in Counter(numbers).items() if times > 1]
+        if distinct and twice:
+            raise ValueError(
+                f"{argument} must hold distinct labels, but has more than once: "
+                f"{shown(twice)}."
+            )
+        return numbers
+    return check_names(values if is_sequence else labels, argument, distinct=distinct)
 
 
 def _check_logit_scale(value):
@@ -772,7 +701,7 @@ def _check_shapes(fields):
         if rows is not None and (classes is None or len(rows) != len(classes)):
             raise ValueError(
                 f"{name} has {_count(len(rows), 'row')} for "
-                f"{_count(len(classes or ()), 'class')}; expected one row a class."
+                f"{_count(len(classes or ()), 'class')}; expected one row per class."
             )
     for name in ("eos", "eos_unit"):
         array = fields[name]
@@ -818,98 +747,6 @@ def _count(n, noun):
     return f"{n} {noun if n == 1 else plural}"
 
 
-# Prompts
-
-
-def _prompt_writer(template):
-    """Make the function from class name to prompts of one template."""
-    if isinstance(template, Mapping):
-        return _dict_writer(template)
-    if not isinstance(template, str):
-        raise TypeError(
-            "templates must be a name, a format string, a dict of class name -> "
-            f"prompts, or a list of these; got {template!r} of type "
-            f"{type(template).__name__}."
-        )
-    if template in TEMPLATES:
-        formats = TEMPLATES[template]
-    elif template.count("{}") == 1:
-        formats = (template,)
-    else:
-        near = get_close_matches(template, TEMPLATES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"templates={template!r} is neither a known name nor a format string "
-            f"with exactly one '{{}}'.{hint} Known names: {', '.join(TEMPLATES)}."
-        )
-    return lambda name: [text.replace("{}", name.replace("_", " ")) for text in formats]
-
-
-def _dict_writer(template):
-    prompts, spelling = {}, {}
-    for key, value in template.items():
-        if not isinstance(key, str):
-            raise TypeError(
-                f"The keys of a templates dict are class names, got {key!r}."
-            )
-        many = not isinstance(value, str) and isinstance(value, Iterable)
-        texts = list(value) if many else [value]
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise TypeError(
-                    f"The prompts of class {key!r} must be non-empty strings, got "
-                    f"{text!r}."
-                )
-        if _folded(key) in prompts:
-            raise ValueError(
-                f"The templates dict has {spelling[_folded(key)]!r} and {key!r}, "
-                "which name the same class: keys match without regard to case."
-            )
-        prompts[_folded(key)], spelling[_folded(key)] = texts, key
-    return lambda name: prompts.get(_folded(name), [])
-
-
-def _folded(name):
-    return name.replace("_", " ").casefold()
-
-
-# Embedding
-
-
-def _project(eos, projection, bias):
-    features = eos @ projection
-    return features if bias is None else features + bias
-
-
-def _embed_classes(loaded, prompts, projection, bias, batch_size):
-    """Embed every distinct prompt once and pool by class: rows of e, E and T."""
-    from skbridge._clip import open_clip as _clip
-
-    place = {}
-    for written in prompts:
-        for prompt in written:
-            place.setdefault(prompt, len(place))
-    distinct = list(place)
-    owner = np.repeat(np.arange(len(prompts)), [len(written) for written in prompts])
-    which = np.array([place[prompt] for written in prompts for prompt in written])
-    count = np.bincount(owner)[:, np.newaxis]
-    projection = projection.astype(np.float64)
-    # Sums in float64 do not depend on how the prompts were chunked.
-    eos, eos_unit = np.zeros((2, len(prompts), projection.shape[0]))
-    text_features = np.zeros((len(prompts), projection.shape[1]))
-    for start in range(0, len(distinct), _PROMPTS_AT_ONCE):
-        chunk = distinct[start : start + _PROMPTS_AT_ONCE]
-        tokens = _clip.encode_eos(loaded, chunk, batch_size).astype(np.float64)
-        here = (which >= start) & (which < start + len(tokens))
-        rows, classes = which[here] - start, owner[here]
-        features = unit(_project(tokens, projection, bias))
-        np.add.at(eos, classes, tokens[rows])
-        np.add.at(eos_unit, classes, unit(tokens)[rows])
-        np.add.at(text_features, classes, features[rows])
-    pooled = [eos / count, unit(eos_unit), unit(text_features)]
-    return np.hstack(pooled).astype(np.float32)
-
-
 def check_text_head(head, n_features):
     """Refuse what is no TextHead, and one of another width than the embeddings.
 
@@ -924,7 +761,7 @@ def check_text_head(head, n_features):
         return
     if not isinstance(head, TextHead):
         raise TypeError(
-            "text_head must be a TextHead or None, got "
+            "texts must be a TextHead or None here, got "
             f"{type(head).__name__}. Make one with TextHead.from_clip, "
             "TextHead.from_arrays or TextHead.from_features."
         )

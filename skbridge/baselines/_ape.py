@@ -7,15 +7,15 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt
 
 from skbridge._class_sums import class_sums
+from skbridge._classifiers.blend import divergence_bits
 from skbridge._rows import log_softmax, unit
 from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import (
     NON_NEGATIVE,
-    BaseCacheClassifier,
-    cache_logits,
+    CacheBlend,
+    CacheClassifier,
+    has_texts,
 )
-
-_KL_EPS = 1e-6
 
 
 def channel_criterion(X, codes, weight, text_features, lmbda):
@@ -57,23 +57,12 @@ def channel_criterion(X, codes, weight, text_features, lmbda):
     return lmbda * similarity - (1 - lmbda) * variance
 
 
-class APEClassifier(BaseCacheClassifier):
+class APEClassifier(CacheClassifier):
     """APE, training-free: a cache of shots on refined channels.
 
     Parameters
     ----------
-    model : str, default="ViT-B-16"
-        CLIP model whose text side to use: the one that embedded the images. An
-        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
-        None, with no `text_head`, makes a classifier without texts.
-    pretrained : str, default="auto"
-        Weights of `model`.
-    text_head : TextHead, default=None
-        Text side made beforehand; `model` and `pretrained` are then not used.
-    class_names : dict or list of str, default=None
-        Name of each label; None takes string labels as names.
-    templates : str, list or dict, default=None
-        Prompts, as in :meth:`skbridge.TextHead.from_clip`.
+    {texts}
     lmbda : float, default=0.7
         Weight of inter-class similarity against variance in the choice of
         channels, the paper's lambda.
@@ -86,24 +75,11 @@ class APEClassifier(BaseCacheClassifier):
         Sharpness: how fast a shot's vote fades with its distance.
     gamma : float, default=0.1
         How much more a shot counts that its class's text fits badly.
-    temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`; None means 1,
-        the scores being logits.
-    device : str, default="auto"
-        Where to encode texts.
+    {temperature}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels seen in `fit`, sorted.
-    n_features_in_ : int
-        Width of the embeddings.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the embedding's columns, where `fit` saw string names.
-    text_head_ : TextHead or None
-        Text side, its classes in the order of `classes_`.
-    class_count_ : ndarray of shape (n_classes,)
-        Sum of the sample weights of each class.
+    {attributes}
     channels_ : ndarray of shape (n_kept,)
         Channels that are kept, in ascending order.
     cache_keys_ : ndarray of shape (n_shots, n_kept)
@@ -115,8 +91,6 @@ class APEClassifier(BaseCacheClassifier):
     cache_divergence_ : ndarray of shape (n_shots,)
         How badly the text of its class fits each key, in bits; zero without
         texts.
-    temperature_ : float
-        Factor of the scores in the softmax.
 
     See Also
     --------
@@ -150,18 +124,17 @@ class APEClassifier(BaseCacheClassifier):
     >>> from skbridge.baselines import APEClassifier
     >>> X = np.array([[1.0, 0.1, 0.9], [1.0, 0.2, 0.9], [0.1, 1.0, 0.9]])
     >>> y = ["cat", "cat", "dog"]
-    >>> classifier = APEClassifier(model=None, n_channels=2).fit(X, y)
+    >>> classifier = APEClassifier(None, n_channels=2).fit(X, y)
     >>> classifier.channels_
     array([0, 1])
     >>> classifier.predict([[2.0, 0.0, 1.0]])
     array(['cat'], dtype='<U3')
     """
 
-    _blend_parameters = ("alpha", "beta", "gamma")
-    _vote_parameters = ("beta", "gamma")
+    blend_parameters = ("alpha", "beta", "gamma")
 
     _parameter_constraints = {
-        **BaseCacheClassifier._parameter_constraints,
+        **CacheClassifier._parameter_constraints,
         "lmbda": [Interval(Real, 0, 1, closed="both")],
         "n_channels": [
             Interval(Integral, 1, None, closed="left"),
@@ -174,29 +147,17 @@ class APEClassifier(BaseCacheClassifier):
 
     def __init__(
         self,
+        texts="ViT-B-16",
         *,
-        model="ViT-B-16",
-        pretrained="auto",
-        text_head=None,
-        class_names=None,
-        templates=None,
         lmbda=0.7,
         n_channels=0.75,
         alpha=2.0,
         beta=1.0,
         gamma=0.1,
         temperature=None,
-        device="auto",
     ):
-        super().__init__(
-            model=model,
-            pretrained=pretrained,
-            text_head=text_head,
-            class_names=class_names,
-            templates=templates,
-            temperature=temperature,
-            device=device,
-        )
+        self.texts = texts
+        self.temperature = temperature
         self.lmbda = lmbda
         self.n_channels = n_channels
         self.alpha = alpha
@@ -235,6 +196,7 @@ class APEClassifier(BaseCacheClassifier):
         self.channels_ = np.sort(np.argsort(criterion, kind="stable")[:kept])
         self._set_cache(unit(X[:, self.channels_]), codes, weight)
         self.cache_divergence_ = self._divergence(codes)
+        self._finish_fit()
         return self
 
     def _n_kept(self, n_features):
@@ -253,17 +215,20 @@ class APEClassifier(BaseCacheClassifier):
         texts = unit(self._text_features[:, self.channels_])
         log_p = log_softmax(self.cache_keys_ @ texts.T)
         p = np.exp(log_p[np.arange(len(codes)), codes])
-        return np.log2((1 + _KL_EPS) / (p + _KL_EPS))
+        return divergence_bits(p)
 
-    def _components(self, X):
+    def _components(self, X, skip):
         refined = unit(X[:, self.channels_])
         return self._text_cosines(unit(X)), refined @ self.cache_keys_.T
 
-    def _votes(self, affinity):
-        values = self.cache_weight_ * np.exp(float(self.gamma) * self.cache_divergence_)
-        return cache_logits(affinity, self.beta, values, self._starts)
+    def _make_blend(self):
+        gamma = float(self.gamma)
+        values = self.cache_weight_ * np.exp(gamma * self.cache_divergence_)
+        return CacheBlend(
+            self._added_logits(), float(self.beta), values, gamma, self._starts
+        )
 
-    def _search_space(self, n_shots):
+    def search_space(self, n_shots, head):
         from scipy.stats import loguniform
 
         # Lists, since settings that differ in alpha alone share the rest.
@@ -271,7 +236,7 @@ class APEClassifier(BaseCacheClassifier):
             "n_channels": [0.5, 0.75, 1.0],
             "beta": [0.5, 1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 20.0, 35.0],
         }
-        if self._expects_texts:
+        if has_texts(head):
             space["alpha"] = loguniform(0.003, 30)
             space["gamma"] = [0.0, 0.1, 0.3, 1.0]
         return space

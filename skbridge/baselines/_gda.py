@@ -7,7 +7,7 @@ from sklearn.base import _fit_context
 from skbridge._class_sums import class_sums
 from skbridge._rows import unit
 from skbridge._validation import all_or_nothing
-from skbridge.baselines._common import NON_NEGATIVE, BaseRivalClassifier
+from skbridge.baselines._common import NON_NEGATIVE, RivalClassifier, has_texts
 
 # Squared rounding error of unit rows in float64, with room to spare: scatter
 # below it is that of equal rows.
@@ -57,51 +57,25 @@ def gaussian_discriminant(X, codes, weight):
     return coef, intercept, means
 
 
-class GDAClassifier(BaseRivalClassifier):
+class GDAClassifier(RivalClassifier):
     """Gaussian discriminant analysis of the shots, beside the class texts.
 
     Parameters
     ----------
-    model : str, default="ViT-B-16"
-        CLIP model whose text side to use: the one that embedded the images. An
-        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
-        None, with no `text_head`, makes a classifier without texts.
-    pretrained : str, default="auto"
-        Weights of `model`.
-    text_head : TextHead, default=None
-        Text side made beforehand; `model` and `pretrained` are then not used.
-    class_names : dict or list of str, default=None
-        Name of each label; None takes string labels as names.
-    templates : str, list or dict, default=None
-        Prompts, as in :meth:`skbridge.TextHead.from_clip`.
+    {texts}
     alpha : float, default=0.03
         Weight of the discriminant against the texts.
-    temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`; None means 1,
-        the scores being logits.
-    device : str, default="auto"
-        Where to encode texts.
+    {temperature}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels seen in `fit`, sorted.
-    n_features_in_ : int
-        Width d of the embeddings.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the embedding's columns, where `fit` saw string names.
-    text_head_ : TextHead or None
-        Text side, its classes in the order of `classes_`.
-    class_count_ : ndarray of shape (n_classes,)
-        Sum of the sample weights of each class.
+    {attributes}
     means_ : ndarray of shape (n_classes, n_features)
         Means of the unit shots of each class.
     coef_ : ndarray of shape (n_classes, n_features)
         Coefficients of the discriminant.
     intercept_ : ndarray of shape (n_classes,)
         Its intercepts.
-    temperature_ : float
-        Factor of the scores in the softmax.
 
     See Also
     --------
@@ -138,38 +112,26 @@ class GDAClassifier(BaseRivalClassifier):
     >>> from skbridge.baselines import GDAClassifier
     >>> X = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]])
     >>> y = ["cat", "cat", "dog", "dog"]
-    >>> GDAClassifier(model=None).fit(X, y).predict([[2.0, 1.0]])
+    >>> GDAClassifier(None).fit(X, y).predict([[2.0, 1.0]])
     array(['cat'], dtype='<U3')
     """
 
-    _blend_parameters = ("alpha",)
+    blend_parameters = ("alpha",)
 
     _parameter_constraints = {
-        **BaseRivalClassifier._parameter_constraints,
+        **RivalClassifier._parameter_constraints,
         "alpha": NON_NEGATIVE,
     }
 
     def __init__(
         self,
+        texts="ViT-B-16",
         *,
-        model="ViT-B-16",
-        pretrained="auto",
-        text_head=None,
-        class_names=None,
-        templates=None,
         alpha=0.03,
         temperature=None,
-        device="auto",
     ):
-        super().__init__(
-            model=model,
-            pretrained=pretrained,
-            text_head=text_head,
-            class_names=class_names,
-            templates=templates,
-            temperature=temperature,
-            device=device,
-        )
+        self.texts = texts
+        self.temperature = temperature
         self.alpha = alpha
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -209,17 +171,17 @@ class GDAClassifier(BaseRivalClassifier):
         self.coef_, self.intercept_, self.means_ = (
             array.astype(X.dtype) for array in fitted
         )
+        self._finish_fit()
         return self
 
-    def _components(self, X):
+    def _components(self, X, skip):
         q = unit(X)
         return self._text_cosines(q), q @ self.coef_.T + self.intercept_
 
-    def _blend(self, components):
-        z1, discriminant = components
-        return self._add_texts(self._clip_logits(z1), discriminant, self.alpha)
+    def _make_blend(self):
+        return self._added_logits()
 
-    def _search_space(self, n_shots):
+    def search_space(self, n_shots, head):
         from scipy.stats import loguniform
 
-        return {"alpha": loguniform(1e-4, 100)} if self._expects_texts else {}
+        return {"alpha": loguniform(1e-4, 100)} if has_texts(head) else {}

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval
 from skbridge._class_sums import class_sums
 from skbridge._rows import unit
 from skbridge._validation import all_or_nothing
-from skbridge.baselines._common import BaseRivalClassifier
+from skbridge.baselines._common import PlainScores, RivalClassifier
 
 # Of the official code: momentum of the prototypes, steps of the prototypes to one
 # of the multipliers, and the factor in the multipliers' first value.
@@ -87,44 +87,20 @@ def fit_linear_probe(X, codes, weight, text_features, max_iter):
     return prototypes, text_weight, losses
 
 
-class LPPlusPlusClassifier(BaseRivalClassifier):
+class LPPlusPlusClassifier(RivalClassifier):
     """LP++: a linear probe with a learned text multiplier for each class.
 
     Parameters
     ----------
-    model : str, default="ViT-B-16"
-        CLIP model whose text side to use: the one that embedded the images. An
-        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
-        None, with no `text_head`, makes a classifier without texts.
-    pretrained : str, default="auto"
-        Weights of `model`.
-    text_head : TextHead, default=None
-        Text side made beforehand; `model` and `pretrained` are then not used.
-    class_names : dict or list of str, default=None
-        Name of each label; None takes string labels as names.
-    templates : str, list or dict, default=None
-        Prompts, as in :meth:`skbridge.TextHead.from_clip`.
+    {texts}
     max_iter : int, default=300
         Steps of the class prototypes; each tenth is followed by one of the text
         multipliers. Fewer steps regularise more.
-    temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`; None means 1,
-        the scores being logits.
-    device : str, default="auto"
-        Where to encode texts.
+    {temperature}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels seen in `fit`, sorted.
-    n_features_in_ : int
-        Width of the embeddings.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the embedding's columns, where `fit` saw string names.
-    text_head_ : TextHead or None
-        Text side, its classes in the order of `classes_`.
-    class_count_ : ndarray of shape (n_classes,)
-        Sum of the sample weights of each class.
+    {attributes}
     prototypes_ : ndarray of shape (n_classes, n_features)
         Visual prototypes w.
     text_weight_ : ndarray of shape (n_classes,)
@@ -133,8 +109,6 @@ class LPPlusPlusClassifier(BaseRivalClassifier):
         Number of steps.
     loss_curve_ : ndarray of shape (`n_iter_`,)
         Cross-entropy before each step.
-    temperature_ : float
-        Factor of the scores in the softmax.
 
     See Also
     --------
@@ -168,36 +142,24 @@ class LPPlusPlusClassifier(BaseRivalClassifier):
     >>> from skbridge.baselines import LPPlusPlusClassifier
     >>> X = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]])
     >>> y = ["cat", "cat", "dog", "dog"]
-    >>> LPPlusPlusClassifier(model=None).fit(X, y).predict([[2.0, 1.0]])
+    >>> LPPlusPlusClassifier(None).fit(X, y).predict([[2.0, 1.0]])
     array(['cat'], dtype='<U3')
     """
 
     _parameter_constraints = {
-        **BaseRivalClassifier._parameter_constraints,
+        **RivalClassifier._parameter_constraints,
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
         self,
+        texts="ViT-B-16",
         *,
-        model="ViT-B-16",
-        pretrained="auto",
-        text_head=None,
-        class_names=None,
-        templates=None,
         max_iter=300,
         temperature=None,
-        device="auto",
     ):
-        super().__init__(
-            model=model,
-            pretrained=pretrained,
-            text_head=text_head,
-            class_names=class_names,
-            templates=templates,
-            temperature=temperature,
-            device=device,
-        )
+        self.texts = texts
+        self.temperature = temperature
         self.max_iter = max_iter
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -234,13 +196,14 @@ class LPPlusPlusClassifier(BaseRivalClassifier):
         if self._text_features is not None:
             texts = self.text_weight_[:, None] * self._text_features
             self._coef = self._coef + texts
+        self._finish_fit()
         return self
 
-    def _components(self, X):
+    def _components(self, X, skip):
         return (unit(X) @ self._coef.T,)
 
-    def _blend(self, components):
-        return components[0]
+    def _make_blend(self):
+        return PlainScores(1.0)
 
-    def _search_space(self, n_shots):
+    def search_space(self, n_shots, head):
         return {"max_iter": [30, 100, 300]}

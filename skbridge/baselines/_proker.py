@@ -9,27 +9,18 @@ from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import (
     NON_NEGATIVE,
     POSITIVE,
-    BaseRivalClassifier,
+    AddedLogits,
+    RivalClassifier,
+    has_texts,
 )
 
 
-class ProKeRClassifier(BaseRivalClassifier):
+class ProKeRClassifier(RivalClassifier):
     """ProKeR: kernel ridge regression of what the texts get wrong on the shots.
 
     Parameters
     ----------
-    model : str, default="ViT-B-16"
-        CLIP model whose text side to use: the one that embedded the images. An
-        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
-        None, with no `text_head`, makes a classifier without texts.
-    pretrained : str, default="auto"
-        Weights of `model`.
-    text_head : TextHead, default=None
-        Text side made beforehand; `model` and `pretrained` are then not used.
-    class_names : dict or list of str, default=None
-        Name of each label; None takes string labels as names.
-    templates : str, list or dict, default=None
-        Prompts, as in :meth:`skbridge.TextHead.from_clip`.
+    {texts}
     beta : float, default=3.0
         Sharpness of the kernel ``exp(-beta (1 - cos))``.
     lmbda : float, default=0.1
@@ -38,30 +29,15 @@ class ProKeRClassifier(BaseRivalClassifier):
     alpha : float, default=0.1
         Weight of the correction to the texts' scores. 1 gives the minimiser of
         the objective, the value of `lmbda` what the public code computes.
-    temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`; None means
-        CLIP's logit scale.
-    device : str, default="auto"
-        Where to encode texts.
+    {temperature}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels seen in `fit`, sorted.
-    n_features_in_ : int
-        Width of the embeddings.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the embedding's columns, where `fit` saw string names.
-    text_head_ : TextHead or None
-        Text side, its classes in the order of `classes_`.
-    class_count_ : ndarray of shape (n_classes,)
-        Sum of the sample weights of each class.
+    {attributes}
     X_fit_ : ndarray of shape (n_shots, n_features)
         Unit shots, ordered by class.
     dual_coef_ : ndarray of shape (n_shots, n_classes)
         Coefficients of the correction in the kernel's space.
-    temperature_ : float
-        Factor of the scores in the softmax.
 
     See Also
     --------
@@ -96,14 +72,15 @@ class ProKeRClassifier(BaseRivalClassifier):
     >>> from skbridge.baselines import ProKeRClassifier
     >>> X = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]])
     >>> y = ["cat", "cat", "dog", "dog"]
-    >>> ProKeRClassifier(model=None).fit(X, y).predict([[2.0, 1.0]])
+    >>> ProKeRClassifier(None).fit(X, y).predict([[2.0, 1.0]])
     array(['cat'], dtype='<U3')
     """
 
-    _blend_parameters = ("alpha",)
+    blend_parameters = ("alpha",)
+    _default_temperature_doc = "CLIP's logit scale"
 
     _parameter_constraints = {
-        **BaseRivalClassifier._parameter_constraints,
+        **RivalClassifier._parameter_constraints,
         "beta": POSITIVE,
         "lmbda": POSITIVE,
         "alpha": NON_NEGATIVE,
@@ -111,34 +88,18 @@ class ProKeRClassifier(BaseRivalClassifier):
 
     def __init__(
         self,
+        texts="ViT-B-16",
         *,
-        model="ViT-B-16",
-        pretrained="auto",
-        text_head=None,
-        class_names=None,
-        templates=None,
         beta=3.0,
         lmbda=0.1,
         alpha=0.1,
         temperature=None,
-        device="auto",
     ):
-        super().__init__(
-            model=model,
-            pretrained=pretrained,
-            text_head=text_head,
-            class_names=class_names,
-            templates=templates,
-            temperature=temperature,
-            device=device,
-        )
+        self.texts = texts
+        self.temperature = temperature
         self.beta = beta
         self.lmbda = lmbda
         self.alpha = alpha
-
-    @property
-    def _default_temperature(self):
-        return self._logit_scale
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
@@ -184,6 +145,7 @@ class ProKeRClassifier(BaseRivalClassifier):
             ) from None
         self.X_fit_ = X
         self.dual_coef_ = (root * cho_solve(factor, root * residuals)).astype(X.dtype)
+        self._finish_fit()
         return self
 
     def _kernel(self, q, shots):
@@ -193,21 +155,22 @@ class ProKeRClassifier(BaseRivalClassifier):
         return np.exp(kernel, out=kernel)
 
     @property
-    def _floats_a_row(self):
-        return super()._floats_a_row + len(self.X_fit_)
+    def _floats_per_row(self):
+        return super()._floats_per_row + len(self.X_fit_)
 
-    def _components(self, X):
+    def _components(self, X, skip):
         q = unit(X)
         return self._text_cosines(q), self._kernel(q, self.X_fit_) @ self.dual_coef_
 
-    def _blend(self, components):
-        return self._add_texts(*components, self.alpha)
+    def _make_blend(self):
+        self._check_alpha()
+        return AddedLogits(1.0, float(self.alpha), self._logit_scale)
 
-    def _search_space(self, n_shots):
+    def search_space(self, n_shots, head):
         from scipy.stats import loguniform
 
         # Lists, since each pair of these is a fit of its own.
         space = {"beta": [0.5, 1.5, 3.0], "lmbda": [0.01, 0.03, 0.1, 0.3, 1.0]}
-        if self._expects_texts:
+        if has_texts(head):
             space["alpha"] = loguniform(0.003, 1)
         return space

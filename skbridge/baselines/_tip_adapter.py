@@ -11,28 +11,18 @@ from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import (
     NON_NEGATIVE,
     POSITIVE,
-    BaseCacheClassifier,
-    cache_logits,
+    CacheBlend,
+    CacheClassifier,
+    has_texts,
 )
 
 
-class TipAdapterClassifier(BaseCacheClassifier):
+class TipAdapterClassifier(CacheClassifier):
     """Tip-Adapter: every shot votes for its class, the nearer the more.
 
     Parameters
     ----------
-    model : str, default="ViT-B-16"
-        CLIP model whose text side to use: the one that embedded the images. An
-        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
-        None, with no `text_head`, makes a classifier without texts.
-    pretrained : str, default="auto"
-        Weights of `model`.
-    text_head : TextHead, default=None
-        Text side made beforehand; `model` and `pretrained` are then not used.
-    class_names : dict or list of str, default=None
-        Name of each label; None takes string labels as names.
-    templates : str, list or dict, default=None
-        Prompts, as in :meth:`skbridge.TextHead.from_clip`.
+    {texts}
     mode : {"training_free", "trained"}, default="training_free"
         ``"trained"`` is Tip-Adapter-F: the cache's keys are fine-tuned.
     alpha : float, default=1.0
@@ -51,24 +41,13 @@ class TipAdapterClassifier(BaseCacheClassifier):
         Training: shots a step.
     random_state : int, RandomState instance or None, default=0
         Training: order of the shots, where they fill more than one batch.
-    temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`; None means 1,
-        the scores being logits.
+    {temperature}
     device : str, default="auto"
         Where to train and to encode texts. Predictions run in NumPy.
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels seen in `fit`, sorted.
-    n_features_in_ : int
-        Width of the embeddings.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the embedding's columns, where `fit` saw string names.
-    text_head_ : TextHead or None
-        Text side, its classes in the order of `classes_`.
-    class_count_ : ndarray of shape (n_classes,)
-        Sum of the sample weights of each class.
+    {attributes}
     cache_keys_ : ndarray of shape (n_shots, n_features)
         Unit shots ordered by class; in trained mode what became of them.
     cache_labels_ : ndarray of shape (n_shots,)
@@ -79,8 +58,6 @@ class TipAdapterClassifier(BaseCacheClassifier):
         Number of training steps; 1 without training.
     loss_curve_ : ndarray of shape (`n_iter_`,)
         Loss of each training step; empty without training.
-    temperature_ : float
-        Factor of the scores in the softmax.
 
     See Also
     --------
@@ -113,15 +90,14 @@ class TipAdapterClassifier(BaseCacheClassifier):
     >>> from skbridge.baselines import TipAdapterClassifier
     >>> X = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]])
     >>> y = ["cat", "cat", "dog", "dog"]
-    >>> TipAdapterClassifier(model=None).fit(X, y).predict([[2.0, 1.0]])
+    >>> TipAdapterClassifier(None).fit(X, y).predict([[2.0, 1.0]])
     array(['cat'], dtype='<U3')
     """
 
-    _blend_parameters = ("alpha", "beta")
-    _vote_parameters = ("beta",)
+    blend_parameters = ("alpha", "beta")
 
     _parameter_constraints = {
-        **BaseCacheClassifier._parameter_constraints,
+        **CacheClassifier._parameter_constraints,
         "mode": [StrOptions({"training_free", "trained"})],
         "alpha": NON_NEGATIVE,
         "beta": NON_NEGATIVE,
@@ -135,12 +111,8 @@ class TipAdapterClassifier(BaseCacheClassifier):
 
     def __init__(
         self,
+        texts="ViT-B-16",
         *,
-        model="ViT-B-16",
-        pretrained="auto",
-        text_head=None,
-        class_names=None,
-        templates=None,
         mode="training_free",
         alpha=1.0,
         beta=5.5,
@@ -153,15 +125,9 @@ class TipAdapterClassifier(BaseCacheClassifier):
         temperature=None,
         device="auto",
     ):
-        super().__init__(
-            model=model,
-            pretrained=pretrained,
-            text_head=text_head,
-            class_names=class_names,
-            templates=templates,
-            temperature=temperature,
-            device=device,
-        )
+        self.texts = texts
+        self.temperature = temperature
+        self.device = device
         self.mode = mode
         self.alpha = alpha
         self.beta = beta
@@ -202,6 +168,7 @@ class TipAdapterClassifier(BaseCacheClassifier):
         self.n_iter_, self.loss_curve_ = 1, np.empty(0)
         if self.mode == "trained":
             self._train(X, codes, weight)
+        self._finish_fit()
         return self
 
     def _train(self, X, codes, weight):
@@ -212,7 +179,7 @@ class TipAdapterClassifier(BaseCacheClassifier):
             X,
             codes,
             weight,
-            self._clip_logits(self._text_cosines(X)),
+            self._text_logits(X),
             alpha=self.train_alpha,
             beta=self.train_beta,
             learning_rate=self.learning_rate,
@@ -223,18 +190,28 @@ class TipAdapterClassifier(BaseCacheClassifier):
         )
         self.n_iter_ = len(self.loss_curve_)
 
-    def _components(self, X):
+    def _text_logits(self, X):
+        z1 = self._text_cosines(X)
+        return None if z1 is None else self._logit_scale * z1
+
+    def _components(self, X, skip):
         q = unit(X)
         return self._text_cosines(q), q @ self.cache_keys_.T
 
-    def _votes(self, affinity):
-        return cache_logits(affinity, self.beta, self.cache_weight_, self._starts)
+    def _make_blend(self):
+        return CacheBlend(
+            self._added_logits(),
+            float(self.beta),
+            self.cache_weight_,
+            1.0,
+            self._starts,
+        )
 
-    def _search_space(self, n_shots):
+    def search_space(self, n_shots, head):
         from scipy.stats import loguniform
 
         # A list, since settings with one beta in common share its exponentials.
         space = {"beta": [0.5, 1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 20.0, 35.0]}
-        if self._expects_texts:
+        if has_texts(head):
             space["alpha"] = loguniform(0.03, 30)
         return space

@@ -4,10 +4,10 @@ from sklearn.base import _fit_context
 
 from skbridge._rows import unit
 from skbridge._validation import all_or_nothing
-from skbridge.baselines._common import BaseRivalClassifier
+from skbridge.baselines._common import PlainScores, RivalClassifier
 
 
-class ZeroShotClassifier(BaseRivalClassifier):
+class ZeroShotClassifier(RivalClassifier):
     """CLIP without shots: each image goes to the nearest class text.
 
     `fit` takes labelled shots like every other classifier, but learns only which
@@ -15,37 +15,12 @@ class ZeroShotClassifier(BaseRivalClassifier):
 
     Parameters
     ----------
-    model : str, default="ViT-B-16"
-        CLIP model whose text side to use: the one that embedded the images. An
-        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
-    pretrained : str, default="auto"
-        Weights of `model`.
-    text_head : TextHead, default=None
-        Text side made beforehand; `model` and `pretrained` are then not used.
-    class_names : dict or list of str, default=None
-        Name of each label; None takes string labels as names.
-    templates : str, list or dict, default=None
-        Prompts, as in :meth:`skbridge.TextHead.from_clip`.
-    temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`; None means
-        CLIP's logit scale.
-    device : str, default="auto"
-        Where to encode texts.
+    {texts}
+    {temperature}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels seen in `fit`, sorted.
-    n_features_in_ : int
-        Width of the embeddings.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the embedding's columns, where `fit` saw string names.
-    text_head_ : TextHead
-        Text side, its classes in the order of `classes_`.
-    class_count_ : ndarray of shape (n_classes,)
-        Sum of the sample weights of each class.
-    temperature_ : float
-        Factor of the scores in the softmax.
+    {attributes}
 
     See Also
     --------
@@ -68,30 +43,15 @@ class ZeroShotClassifier(BaseRivalClassifier):
     >>> from skbridge.baselines import ZeroShotClassifier
     >>> head = TextHead.from_features(["cat", "dog"], np.eye(2, 5))
     >>> X = np.eye(2, 5) + 0.1
-    >>> ZeroShotClassifier(text_head=head).fit(X, ["cat", "dog"]).predict(X)
+    >>> ZeroShotClassifier(head).fit(X, ["cat", "dog"]).predict(X)
     array(['cat', 'dog'], dtype='<U3')
     """
 
-    def __init__(
-        self,
-        *,
-        model="ViT-B-16",
-        pretrained="auto",
-        text_head=None,
-        class_names=None,
-        templates=None,
-        temperature=None,
-        device="auto",
-    ):
-        super().__init__(
-            model=model,
-            pretrained=pretrained,
-            text_head=text_head,
-            class_names=class_names,
-            templates=templates,
-            temperature=temperature,
-            device=device,
-        )
+    _default_temperature_doc = "CLIP's logit scale"
+
+    def __init__(self, texts="ViT-B-16", *, temperature=None):
+        self.texts = texts
+        self.temperature = temperature
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
@@ -118,24 +78,18 @@ class ZeroShotClassifier(BaseRivalClassifier):
             If there are no class texts, y has one class only, or a label has no
             text.
         """
-        if not self._expects_texts:
-            reason = "model is None" if self.text_head is None else "text_head has none"
+        self._start_unit(X, y, sample_weight)
+        if self._text_features is None:
+            reason = "texts is None" if self.texts is None else "texts has no classes"
             raise ValueError(
                 f"ZeroShotClassifier needs class texts, but {reason}. Name the CLIP "
-                "model that embedded the images, or pass a text_head with classes."
+                "model that embedded the images, or pass a TextHead with classes."
             )
-        self._start_unit(X, y, sample_weight)
+        self._finish_fit()
         return self
 
-    @property
-    def _default_temperature(self):
-        return self._logit_scale
-
-    def _components(self, X):
+    def _components(self, X, skip):
         return (self._text_cosines(unit(X)),)
 
-    def _blend(self, components):
-        return components[0]
-
-    def _search_space(self, n_shots):
-        return {}
+    def _make_blend(self):
+        return PlainScores(self._logit_scale)

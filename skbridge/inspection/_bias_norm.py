@@ -80,7 +80,7 @@ class BiasNormDisplay:
             If the classifier learned no bias.
         """
         if name is None:
-            classifier, _ = check_classifier(estimator, cls)
+            classifier, _ = check_classifier(estimator, cls, only_semobridge=True)
             name = f"lambda_b = {classifier.lambda_b:g}"
         return cls.from_estimators({name: estimator}, plot=plot, ax=ax, **kwargs)
 
@@ -111,14 +111,14 @@ class BiasNormDisplay:
         check_estimators(estimators, cls)
         norms, classes = {}, None
         for name, estimator in estimators.items():
-            classifier, _ = check_classifier(estimator, cls)
+            classifier, _ = check_classifier(estimator, cls, only_semobridge=True)
             if not classifier.class_bias_.any():
                 raise ValueError(
                     f"The classifier {name!r} has no class-specific bias: class_bias_ "
                     f"is zero (mode={classifier.mode!r}, solver={classifier.solver!r}, "
-                    f"head={classifier.head!r}, csb={classifier.csb!r}). Fit it with "
-                    "mode='trained', csb=True and head='mean'; where early stopping "
-                    "then takes no step, with solver='adamw'."
+                    f"csb={classifier.csb!r}). Fit it with mode='trained' and "
+                    "csb=True; where early stopping then takes no step, with "
+                    "solver='adamw'."
                 )
             if classes is None:
                 classes = classifier.classes_

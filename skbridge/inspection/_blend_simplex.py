@@ -1,8 +1,8 @@
 """BlendSimplexDisplay: accuracy over all ways to weigh z1, z2 and z3."""
 
 import numpy as np
-from sklearn.utils import gen_batches
 
+from skbridge._rows import batches
 from skbridge.inspection._common import (
     COLOUR_MAP,
     check_classifier,
@@ -97,7 +97,7 @@ class BlendSimplexDisplay:
     >>> from skbridge.inspection import BlendSimplexDisplay
     >>> head = TextHead.from_features(["cat", "dog"], np.eye(2, 5))
     >>> X, y = np.eye(2, 5) + 0.1, ["cat", "dog"]
-    >>> classifier = SeMoBridgeClassifier(text_head=head, bridge="identity")
+    >>> classifier = SeMoBridgeClassifier(head, bridge="identity")
     >>> display = BlendSimplexDisplay.from_estimator(
     ...     classifier.fit(X, y), X, y, n_steps=3, plot=False
     ... )
@@ -154,12 +154,11 @@ class BlendSimplexDisplay:
             If the classifier has no texts, y has unknown labels, or `n_steps` is not
             a positive integer.
         """
-        classifier, embed = check_classifier(estimator, cls)
-        if classifier._text_features is None:
+        classifier, embed = check_classifier(estimator, cls, only_semobridge=True)
+        if 0 in classifier.blend_.skip and classifier.lambda_1:
             raise ValueError(
                 "BlendSimplexDisplay weighs z1, z2 and z3, but this classifier has no "
-                "class texts, so no z1. Fit one with a model or a text_head that has "
-                "classes."
+                "class texts, so no z1. Fit one with texts that have classes."
             )
         if not isinstance(n_steps, int | np.integer) or n_steps < 1:
             raise ValueError(
@@ -168,19 +167,19 @@ class BlendSimplexDisplay:
             )
         X = embed(X)
         codes = class_codes(y, classifier.classes_, len(X))
-        own = np.array(classifier._lambdas())
+        own = np.array(classifier.blend_.lambdas)
         lambdas = simplex_grid(n_steps)
         names = ("lambda_1", "lambda_2", "lambda_3")
         blends = [
-            classifier._reblend(dict(zip(names, point, strict=True)))
+            classifier.reblend(**dict(zip(names, point, strict=True))).blend_
             for point in [*lambdas.tolist(), own.tolist()]
         ]
         hits = np.zeros(len(blends))
         n_rows = max(1, _FLOATS_AT_ONCE // len(classifier.classes_))
-        for rows in gen_batches(len(X), n_rows):
+        for rows in batches(len(X), n_rows):
             components = classifier.component_logits(X[rows])
             for i, blend in enumerate(blends):
-                predicted = blend._blend(components).argmax(axis=1)
+                predicted = blend.scores(components).argmax(axis=1)
                 hits[i] += np.count_nonzero(predicted == codes[rows])
         accuracy = hits / len(X)
         display = cls(lambdas, accuracy[:-1], own / own.sum(), float(accuracy[-1]))

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skbridge._classifiers.bridged import BridgedClassifier
 from skbridge._classifiers.semobridge import SeMoBridgeClassifier
 from skbridge._search.search_cv import FewShotSearchCV
 
@@ -37,18 +38,22 @@ def import_pyplot(display):
     return pyplot
 
 
-def check_classifier(estimator, display):
-    """Find the fitted SeMoBridgeClassifier in what a user calls the estimator.
+def check_classifier(estimator, display, *, only_semobridge=False):
+    """Find the fitted classifier in what a user calls the estimator.
 
     Parameters
     ----------
-    estimator : SeMoBridgeClassifier, FewShotSearchCV, or Pipeline that ends in one
+    estimator : estimator
+        A bridged classifier, a FewShotSearchCV over one, or a Pipeline that ends in
+        either.
     display : type
         The display that asks, for its name.
+    only_semobridge : bool, default=False
+        Whether a BridgedGDAClassifier will not do.
 
     Returns
     -------
-    classifier : SeMoBridgeClassifier
+    classifier : SeMoBridgeClassifier or BridgedGDAClassifier
     embed : callable
         From the estimator's X to embeddings.
 
@@ -71,9 +76,11 @@ def check_classifier(estimator, display):
     if isinstance(classifier, FewShotSearchCV):
         check_is_fitted(classifier, "best_estimator_")
         classifier = classifier.best_estimator_
-    if not isinstance(classifier, SeMoBridgeClassifier):
+    kind = SeMoBridgeClassifier if only_semobridge else BridgedClassifier
+    if not isinstance(classifier, kind):
+        also = "" if only_semobridge else " or BridgedGDAClassifier"
         raise TypeError(
-            f"{display.__name__} takes a fitted SeMoBridgeClassifier, a "
+            f"{display.__name__} takes a fitted SeMoBridgeClassifier{also}, a "
             "FewShotSearchCV over one, or a Pipeline that ends in either; got "
             f"{type(classifier).__name__}."
         )

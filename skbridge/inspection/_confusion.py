@@ -109,10 +109,10 @@ class PrototypeConfusionDisplay:
 
         Parameters
         ----------
-        estimator : SeMoBridgeClassifier, FewShotSearchCV or Pipeline
+        estimator : bridged classifier, FewShotSearchCV or Pipeline
             Fitted; a pipeline takes images, the others embeddings. Its blending
-            weights do not matter: bridged prototypes are z3 alone, under
-            ``head="gda"`` in its metric.
+            weights do not matter: bridged prototypes are z3 alone, in the
+            metric of the classifier.
         X : array-like
             Query images.
         y : array-like of shape (n_samples,)

@@ -69,7 +69,7 @@ class LossCurveDisplay:
 
         Parameters
         ----------
-        estimator : SeMoBridgeClassifier, FewShotSearchCV or Pipeline
+        estimator : bridged classifier, FewShotSearchCV or Pipeline
             Fitted with ``mode="trained"``.
         plot : bool, default=True
             Whether to plot at once.

@@ -5,8 +5,6 @@ from textwrap import fill
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from skbridge._classifiers.blend import class_weights
-from skbridge._classifiers.gaussian import whiten
 from skbridge._images.decode import to_rgb
 from skbridge._rows import unit
 from skbridge.inspection._common import (
@@ -32,78 +30,23 @@ _SAME_PROTOTYPE = 1e-2
 _PROMPTS_SHOWN = 2
 
 
-def score_terms(classifier, cosines):
+def score_terms(blend, cosines):
     """Part of z1, z2 and z3 in the scores of one query.
 
     Parameters
     ----------
-    classifier : SeMoBridgeClassifier
-        Fitted.
+    blend : Blend
+        Of a fitted classifier.
     cosines : ndarray of shape (3, n_classes)
-        z1, z2 and z3; z1 is NaN without texts.
+        z1, z2 and z3; NaN for one that is not there.
 
     Returns
     -------
     ndarray of shape (3, n_classes)
         Columns sum to the scores.
     """
-    lambdas = np.array(classifier._lambdas())[:, None]
-    if classifier.blending == "linear":
-        terms = lambdas * cosines
-    else:
-        sharpness = np.array(classifier._sharpness())[:, None]
-        terms = lambdas * np.exp(-sharpness * (1 - cosines))
-        terms[1:] *= class_weights(classifier._kl, float(classifier.smoothness))
-    return np.nan_to_num(terms)
-
-
-def shot_cosines(classifier, query, X, weight, k):
-    """Part of each shot of a class in its z2 and z3.
-
-    Both are cosines with a sum over shots, so that each splits into one summand a
-    shot; under ``head="gda"`` z3 has one more, of the class text.
-
-    Parameters
-    ----------
-    classifier : SeMoBridgeClassifier
-        Fitted.
-    query : ndarray of shape (1, n_features)
-    X : ndarray of shape (n_shots, n_features)
-        All shots of the class.
-    weight : ndarray of shape (n_shots,)
-        Their sample weights.
-    k : int
-        Position of the class in `classes_`.
-
-    Returns
-    -------
-    ndarray of shape (2, n_shots)
-        Parts of z2 and z3.
-    """
-    bridge = classifier._bridge
-    centred = X if bridge.bias is None else X - bridge.bias
-    tokens = unit(centred @ bridge.inverse + classifier.class_bias_[k])
-    if classifier.head == "mean":
-        shots = bridge.to_joint(bridge.length * tokens)
-        own, length = unit(query), np.linalg.norm(weight @ shots)
-    else:
-        shots = unit(bridge.coordinates(tokens @ bridge.projection))
-        shots = shots @ classifier._metric
-        texts = classifier._text_features
-        if texts is not None:
-            texts = classifier._compact(texts.astype(np.float64))
-        _, _, sums, second_moment = classifier._sums
-        count = classifier.class_count_
-        means, _ = whiten(count, sums, second_moment, classifier.shrinkage, texts)
-        n_rows = count[k] + (texts is not None)
-        own = classifier._in_metric(query)
-        length = n_rows * np.linalg.norm(means[k] @ classifier._metric)
-    return np.stack(
-        [
-            weight * (X @ classifier._bridged(query)[0]) / np.linalg.norm(weight @ X),
-            weight * (shots @ own[0]) / length,
-        ]
-    )
+    parts = [blend.part(i, z.copy()) for i, z in enumerate(cosines)]
+    return np.nan_to_num(np.stack(parts))
 
 
 def shares(parts):
@@ -168,8 +111,8 @@ class QueryExplanationDisplay:
     term. A term is not a sum over shots; it is divided among them in the proportions
     in which they make up its cosine.
 
-    Under ``head="gda"`` the class text counts as one more shot in z3; that part is in
-    `text_part`, together with the term of z1.
+    For :class:`skbridge.BridgedGDAClassifier` the class text counts as one more shot in
+    z3; that part is in `text_part`, together with the term of z1.
 
     Examples
     --------
@@ -178,12 +121,12 @@ class QueryExplanationDisplay:
     >>> from skbridge.inspection import QueryExplanationDisplay
     >>> head = TextHead.from_features(["cat", "dog"], np.eye(2, 5))
     >>> X, y = np.eye(2, 5) + 0.1, ["cat", "dog"]
-    >>> classifier = SeMoBridgeClassifier(text_head=head, bridge="identity")
+    >>> classifier = SeMoBridgeClassifier(head, bridge="identity")
     >>> display = QueryExplanationDisplay.from_estimator(
     ...     classifier.fit(X, y), X[1], X, y, plot=False
     ... )
     >>> str(display.prediction), display.score_share.round(2)
-    ('dog', array([0.66, 0.  , 0.34]))
+    ('dog', array([0.89, 0.  , 0.11]))
     """
 
     def __init__(self, classes, terms, shots, prompts):
@@ -245,7 +188,7 @@ class QueryExplanationDisplay:
 
         Parameters
         ----------
-        estimator : SeMoBridgeClassifier, FewShotSearchCV or Pipeline
+        estimator : bridged classifier, FewShotSearchCV or Pipeline
             Fitted.
         query : array-like of shape (n_features,) or (1, n_features), or an image
             One embedding; for a pipeline from images, one image.
@@ -285,7 +228,7 @@ class QueryExplanationDisplay:
         for i, z in enumerate(classifier.component_logits(row)):
             if z is not None:
                 cosines[i] = z[0]
-        terms = score_terms(classifier, cosines)
+        terms = score_terms(classifier.blend_, cosines)
         codes = class_codes(y, classifier.classes_, len(X))
         weight = np.ones(len(codes))
         if sample_weight is not None:
@@ -299,8 +242,8 @@ class QueryExplanationDisplay:
             rows = np.flatnonzero((codes == k) & (weight > 0))
             own = np.asarray(embed(_safe_indexing(X, rows)))
             _check_same_shots(classifier, own, weight[rows], k)
-            parts = shot_cosines(classifier, row, own, weight[rows], k)
             label = classifier.classes_[k]
+            parts = classifier.shot_parts(row, own, label, weight[rows])
             shots[label] = rows, worth[1:, k] @ parts
             head = classifier.text_head_
             known = head is not None and head.prompts is not None

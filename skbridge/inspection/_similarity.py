@@ -1,9 +1,8 @@
 """SimilarityDisplay: cosines of images of the same class and of different ones."""
 
 import numpy as np
-from sklearn.utils import gen_batches
 
-from skbridge._rows import unit
+from skbridge._rows import batches, unit
 from skbridge.inspection._common import (
     BLUE,
     ORANGE,
@@ -36,7 +35,7 @@ def count_cosines(rows, columns, row_codes, column_codes, *, skip_diagonal):
         Counts in bins of width 0.001 from -1 to 1.
     """
     counts = np.zeros((2, _N_BINS), dtype=np.int64)
-    for block in gen_batches(len(rows), _ROWS_AT_ONCE):
+    for block in batches(len(rows), _ROWS_AT_ONCE):
         cosines = rows[block] @ columns.T
         # Rounding may push a cosine beyond 1.
         bins = ((cosines + 1) * (_N_BINS / 2)).astype(np.int64).clip(0, _N_BINS - 1)
@@ -117,7 +116,7 @@ class SimilarityDisplay:
     >>> head = TextHead.from_features(["cat", "dog"], np.eye(2, 5))
     >>> X = np.repeat(np.eye(2, 5), 3, axis=0) + 0.1
     >>> y = np.repeat(["cat", "dog"], 3)
-    >>> classifier = SeMoBridgeClassifier(text_head=head, bridge="identity")
+    >>> classifier = SeMoBridgeClassifier(head, bridge="identity")
     >>> display = SimilarityDisplay.from_estimator(
     ...     classifier.fit(X, y), X, y, plot=False
     ... )
@@ -148,7 +147,7 @@ class SimilarityDisplay:
 
         Parameters
         ----------
-        estimator : SeMoBridgeClassifier, FewShotSearchCV or Pipeline
+        estimator : bridged classifier, FewShotSearchCV or Pipeline
             Fitted; a pipeline takes images, the others embeddings.
         X : array-like
             Images, better others than the shots.
@@ -181,7 +180,12 @@ class SimilarityDisplay:
                 f"them twice. Got {len(codes)} images of {np.count_nonzero(counts)} "
                 "classes."
             )
-        q, bridged, texts = unit(X), classifier._bridged(X), classifier._text_features
+        q, bridged, head = (
+            unit(X),
+            classifier.bridge_embeddings(X),
+            classifier.text_head_,
+        )
+        texts = None if head is None else head.text_features
         columns = {"image, image": (q, codes), "image, bridged image": (bridged, codes)}
         if texts is not None:
             columns["image, class text"] = (texts, np.arange(len(texts)))

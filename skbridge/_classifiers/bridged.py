@@ -1,0 +1,330 @@
+"""What the two bridged classifiers share: the bridge, class sums, z1 and z2."""
+
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from skbridge._bridge import choose_bridge, make_bridge
+from skbridge._class_sums import ClassSums
+from skbridge._classifiers.base import FewShotClassifier, parameter_defaults
+from skbridge._classifiers.blend import Blend, BlendStack, LinearView, Term
+from skbridge._rows import unit
+from skbridge._validation import (
+    all_or_nothing,
+    check_embeddings,
+    check_shots,
+    check_zero_rows,
+)
+
+# With this many shots per class, lambda_3="auto" weighs shots and texts alike.
+SHOTS_TO_MATCH_TEXTS = 8
+# CLIP's own logit scale, and that of nearly all its successors: training clips it
+# at 100.
+USUAL_LOGIT_SCALE = 100.0
+# Shots that are bridged at once, which keeps them in the processor's caches.
+BRIDGED_ROWS = 1024
+
+
+def _adds_shots(estimator):
+    if estimator.mode == "closed_form":
+        return True
+    # available_if makes this the cause of its own, general AttributeError.
+    raise AttributeError(
+        "partial_fit and leave_out need mode='closed_form', but mode is "
+        f"{estimator.mode!r}, which learns from all shots at once. Call fit with the "
+        "old and the new shots, or without those to leave out."
+    )
+
+
+class BridgedClassifier(FewShotClassifier):
+    """Base class of the classifiers that compare queries through the bridge.
+
+    A subclass implements ``_sum_shots(X, codes, weight)``, which gives the
+    `ClassSums` of shots, ``_set_sums(sums)``, which derives the class vectors from
+    them, and ``_own_term()``, the term of z3.
+    """
+
+    def _start_sums(self, X):
+        """Set the bridge, and everything that holds no shots yet."""
+        self._bridge = make_bridge(
+            self.text_head_, X.shape[1], **self._bridge_options()
+        ).astype(X.dtype)
+        self.bridge_ = self._bridge.kind
+        self.n_iter_ = 1
+        self.loss_curve_, self.loss_terms_ = np.empty(0), {}
+        self._sums = None
+
+    def _bridge_options(self):
+        return {"bridge": self.bridge, "bridge_rank": self.bridge_rank}
+
+    def _add_shots(self, X, codes, weight):
+        """Add shots to the class sums, and derive all that follows from these."""
+        sums = self._sum_shots(X, codes, weight)
+        self._set_sums(sums if self._sums is None else self._sums + sums)
+
+    def _sum_shots(self, X, codes, weight) -> ClassSums:
+        raise NotImplementedError
+
+    def _set_sums(self, sums: ClassSums):
+        """Set the class sums and the prototypes F'."""
+        cancelled = ~sums.features.any(axis=1)
+        if cancelled.any():
+            raise ValueError(
+                f"The shots of the classes {self.classes_[cancelled].tolist()} sum to "
+                "zero, so they have no prototype. Check their embeddings."
+            )
+        self._sums = sums
+        self.class_count_ = sums.count
+        self.inverse_projection_ = self._bridge.inverse
+        self.prototypes_ = unit(sums.features).astype(self._bridge.inverse.dtype)
+
+    def _own_term(self) -> Term:
+        raise NotImplementedError
+
+    def _terms(self):
+        """Terms of z1, z2 and z3; None for one that is not there."""
+        texts = self._text_features
+        z1 = None if texts is None else Term(unit, texts)
+        if self._bridge.bias is None:
+            view = LinearView(self._bridge.compact)
+            z2 = Term(view, self._bridge.coordinates(self.prototypes_))
+        else:
+            z2 = Term(self._bridge.bridged, self.prototypes_)
+        return z1, z2, self._own_term()
+
+    def _components(self, X, skip):
+        return tuple(
+            None if term is None or i in skip else term.cosines(X)
+            for i, term in enumerate(self._terms())
+        )
+
+    def _scorer(self, n_rows, dtype):
+        dtype = np.result_type(dtype, self.prototypes_)
+        return self.blend_.fold(self._terms(), n_rows, dtype)
+
+    @staticmethod
+    def stack_blends(blends):
+        """Evaluate many blends of one fitted classifier together."""
+        return BlendStack(blends)
+
+    def shot_parts(self, query, X, label, sample_weight=None):
+        """Divide z2 and z3 of a query for one class among the shots of the class.
+
+        Both are cosines with a sum over shots, so that each shot has an exact
+        summand.
+
+        Parameters
+        ----------
+        query : array-like of shape (1, n_features)
+            One image embedding.
+        X : array-like of shape (n_shots, n_features)
+            All shots of the class that the classifier was fitted on.
+        label : label
+            The class, one of `classes_`.
+        sample_weight : array-like of shape (n_shots,), default=None
+            The weights that the shots had.
+
+        Returns
+        -------
+        ndarray of shape (2, n_shots)
+            Parts in z2 and z3. They sum to z2 and z3, where the classifier compares
+            with nothing but shots.
+        """
+        check_is_fitted(self)
+        query = check_embeddings(self, query, reset=False)
+        X = check_embeddings(self, X, reset=False)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        k = int(np.flatnonzero(self.classes_ == label)[0])
+        (bridged,) = self._bridge.bridged(query)
+        in_z2 = weight * (X @ bridged) / np.linalg.norm(weight @ X)
+        return np.stack([in_z2, self._own_shot_parts(query, X, weight, k)])
+
+    def _own_shot_parts(self, query, X, weight, k):
+        """Parts of the shots of class k in z3."""
+        raise NotImplementedError
+
+    def bridge_embeddings(self, X):
+        """Bridge queries to unit joint embeddings, as z2 compares them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Image embeddings; their lengths do not matter.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        X = check_embeddings(self, X, reset=False)
+        return self._bridge.bridged(X)
+
+    # lambda_3="auto"
+
+    #: Shots that the class text counts for in z3.
+    _text_shots = 0
+
+    def _auto_lambda_3(self, class_count):
+        """``lambda_3="auto"`` for these counts of shots per class."""
+        if self._text_features is None:
+            return 1.0
+        n_shots = class_count.mean() + self._text_shots
+        # A model of smaller logit scale spreads its z1 wider, but not its z3.
+        spread = USUAL_LOGIT_SCALE / self._logit_scale
+        return float(spread * n_shots / SHOTS_TO_MATCH_TEXTS)
+
+    def _lambda_3(self):
+        if self.lambda_3 == "auto":
+            return self._auto_lambda_3(self.class_count_)
+        return float(self.lambda_3)
+
+    def _lambda_1(self):
+        return 0.0 if self._text_features is None else float(self.lambda_1)
+
+    def _auto_temperature(self, class_count):
+        """Default temperature under ``lambda_3="auto"`` and a linear blend."""
+        has_texts = float(self._text_features is not None)
+        lambdas = (has_texts, 0.0, self._auto_lambda_3(class_count))
+        return Blend(lambdas, logit_scale=self._logit_scale).default_temperature
+
+    def _prior_rank(self, head, energy_share):
+        """Rank of the bridge that a search starts from, where it can choose one."""
+        # Training starts from the cut, so that each would be trained on its own.
+        own = parameter_defaults(type(self))["bridge_rank"]
+        given = getattr(self, "pinv_atol", None) is not None or self.bridge_rank != own
+        kind = choose_bridge(head) if self.bridge == "auto" else self.bridge
+        is_open = self.mode == "closed_form" and kind != "identity" and not given
+        return {"bridge_rank": energy_share} if is_open else {}
+
+    # Adding and leaving out shots
+
+    @available_if(_adds_shots)
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Add shots, of known classes or new ones; equal to `fit` on all of them.
+
+        Available in closed form only: there the class sums of the shots are all
+        that the classifier needs, and all that it stores.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Image embeddings.
+        y : array-like of shape (n_samples,)
+            Labels. New ones join `classes_`.
+        classes : array-like of shape (n_classes,), default=None
+            Labels to expect; a label of y outside them is an error. A class
+            joins `classes_` with its first shot.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each shot.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            As `fit`; and if a new class has no text, or would change the bridge
+            (a text subspace without a text bank).
+        """
+        first = not hasattr(self, "classes_")
+        X, y, weight = check_shots(self, X, y, sample_weight, reset=first)
+        if classes is not None:
+            unexpected = np.setdiff1d(y, classes)
+            if len(unexpected):
+                raise ValueError(
+                    f"y has the labels {unexpected.tolist()}, which are not in "
+                    "classes. Add them to classes, or leave classes out."
+                )
+        if first:
+            self._set_classes(X, np.unique(y))
+            self._check_idle_parameters()
+            self._start_sums(X)
+        else:
+            check_zero_rows(X, "partial_fit", error=self._text_features is not None)
+            self._add_classes(np.setdiff1d(y, self.classes_))
+        self._add_shots(
+            X.astype(self._bridge.inverse.dtype, copy=False),
+            np.searchsorted(self.classes_, y),
+            weight,
+        )
+        self._finish_fit()
+        return self
+
+    def _add_classes(self, new):
+        if not len(new):
+            return
+        head = self.text_head_
+        if self.bridge_ == "text_subspace" and head.text_bank is None:
+            raise ValueError(
+                f"The new classes {new.tolist()} would change the bridge, whose text "
+                "subspace is that of the class texts. Give the text head a text_bank, "
+                "or fit on all shots."
+            )
+        merged = np.concatenate([self.classes_, new])
+        order = np.argsort(merged)
+        self.text_head_ = head = self.resolve_texts(merged[order])
+        self.classes_ = merged[order]
+        self._sums = self._sums.with_new_classes(len(new), order)
+        if self._text_features is not None:
+            dtype = self._text_features.dtype
+            self._text_features = head.text_features.astype(dtype)
+            if self.bridge_ == "pseudo_inverse":
+                self._bridge = replace(self._bridge, length=head.eos_length)
+
+    @available_if(_adds_shots)
+    def leave_out(self, X, y, sample_weight=None):
+        """Copy of the classifier without some of its shots.
+
+        Equal, up to rounding, to a fit on the other shots, and much cheaper: the
+        class sums of the shots are subtracted. Available in closed form only.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Shots that `fit` or `partial_fit` saw.
+        y : array-like of shape (n_samples,)
+            Their labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            The weights that they had.
+
+        Returns
+        -------
+        FewShotClassifier
+            A fitted classifier of the same classes.
+
+        Raises
+        ------
+        ValueError
+            If a class would be left without shots, or y has an unknown label.
+        """
+        check_is_fitted(self)
+        X, y, weight = check_shots(self, X, y, sample_weight, reset=False)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y has the labels {unknown.tolist()}, which the classifier was not "
+                "fitted on. Leave out shots that fit or partial_fit saw."
+            )
+        codes = np.searchsorted(self.classes_, y)
+        other = copy(self)
+        left_out = self._sum_shots(
+            X.astype(self._bridge.inverse.dtype, copy=False), codes, weight
+        )
+        sums = self._sums - left_out
+        empty = sums.count <= 1e-9 * self._sums.count
+        if empty.any():
+            raise ValueError(
+                f"The classes {self.classes_[empty].tolist()} would be left without "
+                "shots. Fit on the other shots instead."
+            )
+        other._set_sums(sums)
+        other._finish_fit()
+        return other

@@ -1,0 +1,115 @@
+"""Checks that labels and class texts belong together, by asking the shots."""
+
+import warnings
+
+import numpy as np
+from scipy.special import bdtrc
+from sklearn.base import clone
+
+from skbridge._texts.recipe import CLIPTexts
+
+# So many shots mostly show clearly that the texts fit, and the others are not asked.
+_SHOTS_AT_A_GLANCE = 256
+_CLEARLY = 1e-6
+# Fewer shots cannot tell a classifier from chance often enough to warn about it.
+_FEWEST_SHOTS = 20
+_SIGNIFICANCE = 0.05
+
+
+def check_naming(X, codes, head, texts, labels):
+    """Check the naming of labels against what the shots look like to CLIP.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_shots, n_features)
+    codes : ndarray of shape (n_shots,)
+        Index of each shot's label in `labels`.
+    head : TextHead
+        The texts of `labels`.
+    texts : str, path-like, CLIPTexts or TextHead
+        What the texts were made from.
+    labels : ndarray of shape (n_classes,)
+
+    Raises
+    ------
+    ValueError
+        If the shots agree clearly better with the names in sorted order than in the
+        order of a list of class names.
+
+    Warns
+    -----
+    UserWarning
+        If the shots agree with their texts no better than chance.
+    """
+    text_features = head.text_features.astype(X.dtype)
+    _check_listed_order(X, codes, text_features, texts, labels)
+    warn_at_chance(X, codes, text_features, head.model)
+
+
+def _hits(X, codes, text_features):
+    return (X @ text_features.T).argmax(axis=1) == codes
+
+
+def _check_listed_order(X, codes, text_features, texts, labels):
+    names = texts.class_names if isinstance(texts, CLIPTexts) else None
+    is_index = (
+        isinstance(names, (list, tuple, np.ndarray)) and labels.dtype.kind in "iu"
+    )
+    if not is_index or list(names) == sorted(names):
+        return
+    as_listed = _hits(X, codes, text_features)
+    in_order = clone(texts).set_params(class_names=sorted(names)).head(labels)
+    sorted_ = _hits(X, codes, in_order.text_features.astype(X.dtype))
+    better = int(np.count_nonzero(sorted_ & ~as_listed))
+    worse = int(np.count_nonzero(as_listed & ~sorted_))
+    # The sign test: of the shots that tell the orders apart, as many by chance.
+    if better and bdtrc(better - 1, better + worse, 0.5) < 0.01:
+        raise ValueError(
+            "class_names is a list in another order than the sorted one, and the "
+            f"labels are integers: {sorted_.sum()} of {len(X)} shots are nearest to "
+            f"their name in sorted order, {as_listed.sum()} in the order of the list. "
+            "Labels that scikit-learn encoded (LabelEncoder, meta-estimators, "
+            "cross_val_predict) number the names in sorted order: pass "
+            "sorted(class_names), or a dict from label to name."
+        )
+
+
+def warn_at_chance(X, codes, text_features, model):
+    """Warn when class texts tell the shots apart no better than chance.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_shots, n_features)
+    codes : ndarray of shape (n_shots,)
+    text_features : ndarray of shape (n_classes, n_features)
+    model : str or None
+        Name of the model that made the texts.
+    """
+    n_shots, n_classes = len(X), len(text_features)
+    if n_shots < _FEWEST_SHOTS:
+        return
+    glance = slice(None, None, -(-n_shots // _SHOTS_AT_A_GLANCE))
+    if _chance_of_hits(X[glance], codes[glance], text_features)[1] < _CLEARLY:
+        return
+    hits, chance = _chance_of_hits(X, codes, text_features)
+    if chance > _SIGNIFICANCE:
+        source = "the text head" if model is None else f"the text head of {model}"
+        warnings.warn(
+            f"Zero-shot, {source} classifies {hits} of the {n_shots} shots of "
+            f"{n_classes} classes correctly, no better than chance. Either the images "
+            "were embedded by another CLIP model, and cannot be compared with these "
+            "texts even where the widths agree: use the same model for both. Or the "
+            "texts are not those of the labels, because labels were encoded in "
+            "another order, or are codes and no names: name them with "
+            "CLIPTexts(class_names={label: name, ...}).",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _chance_of_hits(X, codes, text_features):
+    """Count the shots nearest to their text, and give the chance of so many."""
+    hits = int(np.count_nonzero(_hits(X, codes, text_features)))
+    # The binomial distribution's upper tail.
+    chance = 1.0 if hits == 0 else bdtrc(hits - 1, len(X), 1 / len(text_features))
+    return hits, chance

@@ -1,0 +1,143 @@
+"""CLIPTexts: from labels to class texts; and what a `texts` parameter may be."""
+
+import os
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from skbridge._texts.head import TextHead
+from skbridge._texts.names import label_names, labels_in_head, warn_of_equal_texts
+
+
+class CLIPTexts(BaseEstimator):
+    """Recipe for class texts: a CLIP model, its prompts and the names of labels.
+
+    A classifier that is given a recipe as its `texts` makes the texts of the labels
+    that it sees in `fit`. Its parameters can be searched:
+    ``GridSearchCV(classifier, {"texts__templates": [...]})``.
+
+    Parameters
+    ----------
+    model : str or path-like, default="ViT-B-16"
+        CLIP model whose text tower to use: the one that embedded the images. An
+        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
+    pretrained : str, path-like or None, default="auto"
+        Weights of `model`; ``"auto"`` means OpenAI's for ViT-B-16 and the first
+        listed ones elsewhere.
+    templates : str, dict, or list of these, default="simple"
+        Prompts, as in :meth:`TextHead.from_clip`.
+    class_names : dict or list of str, default=None
+        Name of each label: a dict from label to name or, for integer labels from
+        0 to n - 1, a list indexed by label. None takes string labels as names. A
+        sorted list also serves the string labels that it holds, and their encoding
+        by scikit-learn's meta-estimators.
+    device : str, default="auto"
+        Where to run the text tower.
+    cache_dir : str, path-like or None, default=None
+        Folder in which class texts are stored, as for :class:`CLIPEmbedder`.
+
+    See Also
+    --------
+    TextHead : The texts that a recipe makes.
+
+    Examples
+    --------
+    >>> from skbridge import CLIPTexts
+    >>> texts = CLIPTexts("skbridge-tiny", class_names={0: "cat", 1: "dog"})
+    >>> head = texts.head([0, 1])
+    >>> head.classes, head.prompts[0]
+    ((0, 1), ('a photo of a cat.',))
+    """
+
+    def __init__(
+        self,
+        model="ViT-B-16",
+        *,
+        pretrained="auto",
+        templates="simple",
+        class_names=None,
+        device="auto",
+        cache_dir=None,
+    ):
+        self.model = model
+        self.pretrained = pretrained
+        self.templates = templates
+        self.class_names = class_names
+        self.device = device
+        self.cache_dir = cache_dir
+
+    def head(self, labels) -> TextHead:
+        """Make the texts of some labels.
+
+        Parameters
+        ----------
+        labels : array-like of shape (n_classes,)
+            Distinct labels.
+
+        Returns
+        -------
+        TextHead
+            Its classes are the labels, in their order.
+
+        Raises
+        ------
+        ValueError
+            If a label has no name, or the model is unknown.
+        """
+        labels = np.asarray(labels)
+        names = label_names(labels, self.class_names)
+        head = TextHead.from_clip(
+            list(dict.fromkeys(names)),
+            self.model,
+            pretrained=self.pretrained,
+            templates=self.templates,
+            device=self.device,
+            cache_dir=self.cache_dir,
+        )
+        head = head[names].relabelled(labels.tolist())
+        warn_of_equal_texts(labels.tolist(), names, head.text_features)
+        return head
+
+
+def resolve_texts(texts, labels, *, device="auto") -> TextHead | None:
+    """Find or make the class texts of labels.
+
+    Parameters
+    ----------
+    texts : str, path-like, CLIPTexts, TextHead or None
+        What a `texts` parameter may be: a model's name or folder, with labels as
+        names; a recipe; texts made beforehand; or no texts.
+    labels : ndarray of shape (n_classes,)
+        Distinct labels, sorted.
+    device : str, default="auto"
+        Where to run the text tower of a model that is named.
+
+    Returns
+    -------
+    TextHead or None
+        Its classes are `labels`, in their order; a head that knows no classes is
+        returned as it is.
+
+    Raises
+    ------
+    TypeError
+        If `texts` is something else.
+    ValueError
+        If a label has no text.
+    """
+    if texts is None:
+        return None
+    if isinstance(texts, (str, os.PathLike)):
+        texts = CLIPTexts(texts, device=device)
+    if isinstance(texts, CLIPTexts):
+        return texts.head(labels)
+    if not isinstance(texts, TextHead):
+        raise TypeError(
+            "texts must be a model's name or folder, a CLIPTexts, a TextHead or None, "
+            f"got {type(texts).__name__}. Make a head with TextHead.from_clip, "
+            "TextHead.from_arrays or TextHead.from_features."
+        )
+    if texts.classes is None:
+        return texts
+    labels = labels.tolist()
+    return texts[labels_in_head(labels, texts.classes)].relabelled(labels)
