@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gzip
+import hashlib
 import http.server
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import threading
 import time
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -497,9 +499,9 @@ def test_tag_switches_quick_gelu_on_and_never_off(
     assert loaded.preprocess.transforms[-1].mean == (0.1, 0.2, 0.3)
 
 
-def test_torchscript_file_is_taken_for_openai_weights(
-    tmp_path, folders, known_architecture
-):
+@pytest.fixture
+def torchscript(tmp_path, folders, known_architecture):
+    """A TorchScript file like OpenAI's."""
     plain = load_clip(folders["quickgelu"])
     known_architecture(architecture("vit"), quick_gelu=True, std=(0.1, 0.2, 0.3))
     inputs = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 20, dtype=torch.int64))
@@ -515,12 +517,73 @@ def test_torchscript_file_is_taken_for_openai_weights(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(model, inputs).save(str(file))
-    loaded = load_clip("ViT-test-16", file)
+    return file
+
+
+def test_torchscript_file_of_openai_is_read(torchscript, folders, monkeypatch):
+    digest = hashlib.sha256(torchscript.read_bytes()).hexdigest()
+    monkeypatch.setattr(_clip, "_openai_digests", lambda: {digest})
+    plain = load_clip(folders["quickgelu"])
+    loaded = load_clip("ViT-test-16", torchscript)
     assert activations(loaded.model) == {open_clip.model.QuickGELU}
     assert loaded.preprocess.transforms[-1].std == (0.1, 0.2, 0.3)
     np.testing.assert_allclose(
         encode_text(loaded, PROMPTS), encode_text(plain, PROMPTS), atol=1e-6
     )
+
+
+def test_torchscript_file_of_somebody_else_is_refused(torchscript):
+    digest = hashlib.sha256(torchscript.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match="got a TorchScript archive") as caught:
+        load_clip("ViT-test-16", torchscript)
+    message = str(caught.value)
+    assert "ViT-test-16 (script.pt)" in message
+    assert digest in message
+    assert "safetensors.torch.save_file" in message
+
+
+def test_openai_digests_are_those_of_open_clip():
+    digests = _clip._openai_digests()
+    for name in ("RN50", "ViT-B-16", "ViT-L-14-336"):
+        url = open_clip.get_pretrained_url(name, "openai")
+        assert any(f"/{digest}/" in url for digest in digests)
+
+
+class Touch:
+    """An object whose pickle makes a file when it is read."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("member", [None, "x/constants.pkl", "constants.pkl"])
+def test_no_code_of_a_checkpoint_file_runs(tmp_path, known_architecture, member):
+    known_architecture(architecture("vit"))
+    file, marker = tmp_path / "weights.pt", tmp_path / "marker"
+    torch.save({"state_dict": Touch(marker)}, file)
+    if member is not None:
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr(f"weights/{member}", b"")
+    with pytest.raises(ValueError, match="expected a file of tensors") as caught:
+        load_clip("ViT-test-16", file)
+    assert "safetensors.torch.save_file" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not marker.exists()
+
+
+def test_no_code_of_a_model_folder_runs(tmp_path, folders):
+    marker = tmp_path / "marker"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = folders["vit"] / "open_clip_config.json"
+    shutil.copy(config, folder)
+    torch.save({"state_dict": Touch(marker)}, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(ValueError, match="expected a file of tensors"):
+        load_clip(folder)
+    assert not marker.exists()
 
 
 def test_other_checkpoint_file_keeps_the_activation_of_its_name(

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import os
+import pickle
 import re
 import textwrap
 import threading
@@ -44,6 +45,12 @@ _COARSEST_CLOCK = 2 * 10**9
 # patches of 16 x 16 each) at a time 15 and 10 % faster than 16;
 # benchmarks/embedding.py --models RN50 ViT-B-16 --batch-size 8 compares them.
 _CPU_PATCHES = 8 * 196
+
+# What to do with a checkpoint that may hold code.
+_CONVERT = (
+    "If you trust it, convert it where it was made: "
+    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')."
+)
 
 # Seconds within which the hub must answer the one question that is asked before
 # a download; HF_HUB_ETAG_TIMEOUT overrides it.
@@ -262,11 +269,11 @@ def load_clip(model="ViT-B-16", pretrained="auto", *, device="cpu", precision="f
     Notes
     -----
     open_clip builds some architectures with GELU whose weights were trained
-    with QuickGELU, OpenAI's among them. The activation follows the tag here. A
-    TorchScript file holds OpenAI's weights and is treated as such; for any
-    other checkpoint file choose a name that ends in ``-quickgelu`` if its
-    weights need it. A checkpoint file is given the image preprocessing of the
-    architecture's first listed tag.
+    with QuickGELU, OpenAI's among them. The activation follows the tag here. Of
+    TorchScript files only those that OpenAI published are read; for any other
+    checkpoint file choose a name that ends in ``-quickgelu`` if its weights need
+    it. Only tensors are read from a checkpoint, never code. A checkpoint file is
+    given the image preprocessing of the architecture's first listed tag.
     """
     spec = resolve_model(model, pretrained)
     key = (spec, device)
@@ -636,11 +643,7 @@ def _load(spec, device):
         except Exception as error:
             # Damaged or foreign weights fail in as many ways as there are
             # formats; the device, which may fail too, comes later.
-            raise ValueError(
-                f"The weights of {spec.label} could not be loaded: "
-                f"{_brief(error)}. They may be damaged, or belong to another "
-                "architecture."
-            ) from error
+            raise ValueError(_unloadable(spec, error)) from error
     model.eval().requires_grad_(False).to(device)
     normalize = preprocess.transforms[-1]
     mean, std = (
@@ -666,6 +669,21 @@ def _load(spec, device):
         _mean=mean,
         _std=std,
         _make_tokenizer=cache(partial(_tokenizer, spec, folder, config["text_cfg"])),
+    )
+
+
+def _unloadable(spec, error):
+    """Message for weights that open_clip could not load."""
+    start = f"The weights of {spec.label} could not be loaded: "
+    if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
+        # torch's own message recommends to run what the file holds.
+        return (
+            f"{start}expected a file of tensors, got one that is damaged or holds "
+            f"other objects, which may be code and are not read. {_CONVERT}"
+        )
+    return (
+        f"{start}{_brief(error)}. They may be damaged, or belong to another "
+        "architecture."
     )
 
 
@@ -721,12 +739,12 @@ def _weight_options(spec):
         tags = open_clip.list_pretrained_tags_by_model(spec.name)
         if tags:
             tag_config = open_clip.get_pretrained_cfg(spec.name, tags[0])
-        quick_gelu = torchscript = _is_torchscript(weights)
+        quick_gelu = torchscript = _is_openai_archive(spec)
     return {
         "pretrained": weights,
         "force_quick_gelu": quick_gelu,
-        # torch refuses weights_only for TorchScript, which holds no pickles
-        # of its own kind: it is read by torch.jit.
+        # torch refuses weights_only for TorchScript. Only the files whose every byte
+        # is known to be OpenAI's get past that.
         "weights_only": not torchscript,
         "image_mean": tag_config.get("mean"),
         "image_std": tag_config.get("std"),
@@ -740,11 +758,46 @@ def _force_quick_gelu(tag_config):
     return bool(tag_config.get("quick_gelu", False))
 
 
+def _is_openai_archive(spec):
+    """Whether a checkpoint file is OpenAI's TorchScript; others are refused."""
+    if not _is_torchscript(spec.pretrained):
+        return False
+    digest = _sha256(spec.pretrained)
+    if digest in _openai_digests():
+        return True
+    raise ValueError(
+        f"The weights of {spec.label} could not be loaded: expected a file of "
+        f"tensors, got a TorchScript archive (SHA-256 {digest}), which may hold code "
+        f"and is none of those that OpenAI published. {_CONVERT}"
+    )
+
+
 def _is_torchscript(path):
+    """Whether torch would read a file as TorchScript."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return any(
+            re.fullmatch("[^/]+/constants.pkl", name) for name in archive.namelist()
+        )
+
+
+def _sha256(path):
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@cache
+def _openai_digests():
+    """SHA-256 of OpenAI's files, which open_clip has in their addresses."""
+    from open_clip.pretrained import get_pretrained_url, list_pretrained_models_by_tag
+
+    urls = [
+        get_pretrained_url(name, "openai")
+        for name in list_pretrained_models_by_tag("openai")
+    ]
+    found = [re.search("/([0-9a-f]{64})/", url) for url in urls]
+    return frozenset(match[1] for match in found if match)
 
 
 # The hub
