@@ -755,3 +755,21 @@ def test_command_runs_as_a_module(tmp_path):
     command = [sys.executable, "-m", "skbridge", "cache", "info", "--dir", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "entries  0" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipe_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    model = CLIPEmbedder(
+        "skbridge-tiny", device="cpu", on_error="nan", cache_dir=tmp_path / "cache"
+    )
+    with pytest.warns(UserWarning, match="named pipe"):
+        assert np.isnan(model.transform([tmp_path / "pipe.png"])).all()
+
+
+def test_file_is_hashed_without_reading_it_whole(tmp_path, monkeypatch):
+    file = tmp_path / "large.png"
+    file.write_bytes(b"x" * 10**6)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    expected = _embedding_cache._hash(b"x" * 10**6)
+    assert _embedding_cache._file_digest(os.fsencode(file)) == expected

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import sqlite3
+import stat
 import sys
 import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -705,12 +706,14 @@ def _absolute(name):
 
 
 def _file_stamp(path):
-    """Size, modification and change time of a file; None for none."""
+    """Size, modification and change time of a regular file; None for none."""
     try:
-        stat = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    if not stat.S_ISREG(status.st_mode):
+        return None  # Reading a pipe or a device may never end.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class ImagePlan:
@@ -829,7 +832,11 @@ class ImagePlan:
 
 def _file_digest(path):
     try:
-        return _hash(Path(os.fsdecode(path)).read_bytes())
+        with open(path, "rb") as stream:  # It may be larger than memory.
+            digest = hashlib.file_digest(
+                stream, partial(hashlib.blake2b, digest_size=20)
+            )
+        return digest.digest()
     except OSError:
         return None
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import sys
 import threading
 from collections import deque
@@ -13,7 +14,9 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from skbridge._messages import brief
 
 # What undoes each EXIF orientation; 1, and anything unknown, is upright already.
 _UPRIGHT = {
@@ -24,6 +27,21 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+
+# Formats of pixels that are read, where PIL has them. The others that PIL knows are
+# pages that it hands to an interpreter (EPS, PS) or are read by stubs and old code.
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "MPO"),
+    *("JPEG2000", "PPM", "ICO", "QOI", "SGI", "PCX", "TGA"),
+)
+
+_SPECIAL_FILES = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
 }
 
 # PIL reads the pixels of an opened file at first use, which two threads that hold the
@@ -151,8 +169,9 @@ def to_rgb(image, least_side=None):
     Parameters
     ----------
     image : str, PathLike, bytes, file, PIL.Image.Image, ndarray or torch.Tensor
-        - a path, the bytes or an open binary file of any format that PIL can read (of
-          several frames, the first);
+        - the path of a regular file, the bytes or an open binary file of a common
+          raster format, such as JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF or, with a plugin
+          of PIL, HEIF (of several frames, the first);
         - a PIL image of any mode that PIL converts to RGB;
         - an array of shape (height, width) or (height, width, channels) with 1 (grey),
           2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels; bool, uint8, uint16 (divided
@@ -187,7 +206,7 @@ def to_rgb(image, least_side=None):
     if isinstance(image, bytes | bytearray | memoryview):
         image = io.BytesIO(image)
     if isinstance(image, str | os.PathLike) or hasattr(image, "read"):
-        with Image.open(image) as opened:
+        with _open(image) as opened:
             if least_side is not None and opened.format in ("JPEG", "MPO"):
                 opened.draft(None, (least_side, least_side))
             return _pil_to_rgb(opened)
@@ -203,6 +222,29 @@ def to_rgb(image, least_side=None):
         "expected a path, the bytes of an image file, an open file, a PIL image, an "
         f"array or a torch tensor, got {describe_image(image)}"
     )
+
+
+def _open(image):
+    """Open a path or a file of one of the formats that are read."""
+    if isinstance(image, str | os.PathLike):
+        kind = stat.S_IFMT(os.stat(image).st_mode)
+        if kind != stat.S_IFREG:
+            # Opening a pipe or a device waits, or does something.
+            wrong = IsADirectoryError if kind == stat.S_IFDIR else OSError
+            raise wrong(
+                f"expected a regular file, got {_SPECIAL_FILES.get(kind, 'another')}: "
+                f"{brief(os.fspath(image))}; pass the path of an image file"
+            )
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(image, formats=formats)
+    except UnidentifiedImageError as error:
+        raise UnidentifiedImageError(
+            f"cannot identify image file {brief(image)}: it is damaged, or of none of "
+            f"the formats that are read ({', '.join(formats)}); convert it to one of "
+            "them, such as PNG"
+        ) from error
 
 
 class Unreadable(NamedTuple):
