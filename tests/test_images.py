@@ -312,6 +312,13 @@ def test_float_array_in_zero_one_is_rounded_to_eight_bits(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_float_array_out_of_zero_one_by_a_rounding_error_is_an_image(dtype):
+    eps = np.finfo(dtype).eps
+    pixels = np.array([[-eps, 0, 1, 1 + eps]], dtype=dtype)
+    np.testing.assert_array_equal(decoded(pixels)[..., 0], [[0, 0, 255, 255]])
+
+
 def test_uint16_array_is_divided_by_257():
     np.testing.assert_array_equal(decoded(PIXELS.astype(np.uint16) * 257), PIXELS)
     np.testing.assert_array_equal(decoded(PIXELS.astype(">u2") * 257), PIXELS)
@@ -453,6 +460,38 @@ def test_file_that_is_no_image_is_an_error(tmp_path, content):
     for form in (path, content):
         with pytest.raises(OSError, match="cannot identify image file"):
             to_rgb(form)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"\x00\x08\x00\x02\x01\x12\x00\x03",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*EXIF")
+def test_picture_with_damaged_exif_is_a_picture(format, exif):
+    data = encoded(Image.fromarray(PIXELS), format, exif=exif)
+    plain = encoded(Image.fromarray(PIXELS), format)
+    np.testing.assert_array_equal(decoded(data), decoded(plain))
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"XML:com.adobe.xmp": b"tiff:Orientation"},
+        {"xmp": "tiff:Orientation"},
+        {"Raw profile type exif": "\n\n\nno hexadecimal number"},
+    ],
+)
+def test_picture_with_damaged_notes_is_a_picture(notes):
+    image = Image.fromarray(PIXELS)
+    image.info.update(notes)
+    np.testing.assert_array_equal(decoded(image), PIXELS)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])

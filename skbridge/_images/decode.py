@@ -380,7 +380,7 @@ def _attempt(item, finish, least_side):
 def _pil_to_rgb(image):
     """Return a PIL image of any mode as upright RGB over white."""
     image.load()  # PIL itself turns some formats while loading; ask for EXIF after it.
-    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = _upright_turn(image)
     if image.mode.startswith("I;16"):
         image = _array_to_pil(np.asarray(image))
     elif image.mode == "I":
@@ -394,6 +394,14 @@ def _pil_to_rgb(image):
     if image.mode != "RGB":
         image = image.convert("RGB")
     return image if turn is None else image.transpose(turn)
+
+
+def _upright_turn(image):
+    """Return what undoes the orientation in the EXIF or XMP of an image, or None."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Damaged notes on a picture raise anything, and are no damage.
+        return None
 
 
 def _wide_grey(array):
@@ -430,14 +438,16 @@ def _to_uint8(array):
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         return np.rint(array / np.float32(257)).astype(np.uint8)
     if array.dtype.kind == "f":
+        # What rounding errors have carried out of [0, 1] rounds to 0 or 255.
+        pixels = np.rint(array * np.float32(255))
         # Written so that NaN fails it too.
-        if not (array.min() >= 0 and array.max() <= 1):
+        if not (pixels.min() >= 0 and pixels.max() <= 255):
             raise ValueError(
                 "floating point pixels must lie in [0, 1], got values from "
                 f"{array.min():.6g} to {array.max():.6g}; pass the image before any "
                 "normalisation, divide by 255, or clip"
             )
-        return np.rint(array * np.float32(255)).astype(np.uint8)
+        return pixels.astype(np.uint8)
     raise ValueError(
         "pixels must be bool, uint8, uint16 or floating point in [0, 1], got "
         f"{array.dtype}; convert, for example with .astype(np.uint8) for values in "
