@@ -138,8 +138,8 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
     (n, channels, height, width), or any object with a length and positional indexing,
     which may make its items when asked for them. The items may mix:
 
-    - paths (str or path-like), bytes and open binary files of any format that PIL
-      reads; of several frames the first is taken;
+    - paths of regular files (str or path-like), bytes and open binary files of the
+      common raster formats that PIL reads; of several frames the first is taken;
     - PIL images; one that was opened and not yet loaded keeps its pixels in memory
       once it was embedded, so prefer paths for many files;
     - arrays of shape (height, width) or (height, width, channels) with 1 to 4

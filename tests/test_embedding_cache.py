@@ -773,3 +773,38 @@ def test_file_is_hashed_without_reading_it_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", None)
     expected = _embedding_cache._hash(b"x" * 10**6)
     assert _embedding_cache._file_digest(os.fsencode(file)) == expected
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_empty_cache_dir_is_an_error_that_names_it(empty, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    model = CLIPEmbedder("skbridge-tiny", device="cpu", cache_dir=empty)
+    with pytest.raises(ValueError, match="cache_dir must be a folder, 'auto' or None"):
+        model.transform([np.zeros((4, 4), np.uint8)])
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_new_cache_is_open_to_its_owner_only(tmp_path):
+    before = os.umask(0o002)
+    try:
+        cache = EmbeddingCache(tmp_path / "new")
+        cache.put(SPACE, {digest(1): np.ones(2)})
+        modes = {path.name: path.stat().st_mode for path in cache.folder.iterdir()}
+    finally:
+        os.umask(before)
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    assert len(modes) > 1
+    assert {mode & 0o777 for mode in modes.values()} == {0o600}
+    cache.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_permissions_of_a_folder_that_was_there_are_kept(tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o775)
+    cache = EmbeddingCache(folder)
+    cache.put(SPACE, {digest(1): np.ones(2)})
+    cache.close()
+    assert folder.stat().st_mode & 0o777 == 0o775

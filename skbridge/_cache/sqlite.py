@@ -11,7 +11,7 @@ import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from skbridge._clip.open_clip import are_settled, file_stamps
 from skbridge._images.decode import to_rgb
+from skbridge._messages import brief
 from skbridge._version import __version__
 
 # In the file's name, so that a library of another format leaves this file alone.
@@ -80,12 +81,22 @@ def cache_folder(cache_dir):
     pathlib.Path or None
         None where nothing is to be cached.
 
+    Raises
+    ------
+    ValueError
+        If `cache_dir` is an empty string.
+
     Examples
     --------
     >>> from skbridge._cache.sqlite import cache_folder
     >>> cache_folder("embeddings").name
     'embeddings'
     """
+    if isinstance(cache_dir, str) and not cache_dir.strip():
+        raise ValueError(
+            "cache_dir must be a folder, 'auto' or None, got the empty string "
+            f"{brief(cache_dir)}. For the current folder write '.', for no cache None."
+        )
     if cache_dir is None or cache_dir == "auto":
         named = os.environ.get("SKBRIDGE_CACHE_DIR")
         if named:
@@ -216,7 +227,8 @@ class EmbeddingCache:
     Parameters
     ----------
     folder : path-like
-        Made at the first use.
+        Made at the first use. A folder and a file that are made here are open to their
+        owner only: embeddings and paths tell of private images.
     """
 
     def __init__(self, folder):
@@ -458,7 +470,11 @@ class EmbeddingCache:
     def _connect(self):
         if self._connection is not None:
             return self._connection
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.file.exists():
+            # SQLite gives the files beside it the same permissions.
+            with suppress(FileExistsError):
+                os.close(os.open(self.file, os.O_CREAT | os.O_EXCL, 0o600))
         self._connection = connection = sqlite3.connect(
             self.file, timeout=_PATIENCE, isolation_level=None
         )
