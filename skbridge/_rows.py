@@ -30,9 +30,21 @@ def log_softmax(scores):
 
 
 def softmax(scores, temperature):
-    """Row-wise softmax of `temperature` times `scores`, which are overwritten."""
-    scores -= scores.max(axis=-1, keepdims=True)
+    """Row-wise softmax of `temperature` times `scores`, which are overwritten.
+
+    The largest score has the largest probability, by one last digit where the
+    floating point type cannot tell them apart otherwise.
+    """
+    first = scores.argmax(axis=-1)[..., None]
+    scores -= np.take_along_axis(scores, first, axis=-1)
     scores *= temperature
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
+    tied = scores.argmax(axis=-1)[..., None] != first
+    if tied.any() and temperature > 0:
+        largest = np.take_along_axis(scores, first, axis=-1)
+        larger = np.where(
+            tied, np.nextafter(largest, largest.dtype.type(np.inf)), largest
+        )
+        np.put_along_axis(scores, first, larger, axis=-1)
     return scores

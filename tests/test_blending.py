@@ -10,7 +10,7 @@ from skbridge._classifiers.blend import (
     text_divergence,
     weighted_sums,
 )
-from skbridge._rows import log_softmax, unit
+from skbridge._rows import log_softmax, softmax, unit
 
 
 def test_unit_leaves_zero_rows_at_zero():
@@ -21,6 +21,22 @@ def test_unit_leaves_zero_rows_at_zero():
 def test_log_softmax_agrees_with_scipy_at_every_scale(scale):
     scores = scale * np.random.default_rng(0).normal(size=(5, 7))
     assert_allclose(log_softmax(scores), scipy_log_softmax(scores, axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [-5, -10, -30])
+def test_softmax_ranks_as_the_scores_however_close_they_are(dtype, exponent):
+    rng = np.random.default_rng(0)
+    scores = (10.0**exponent * rng.random((50, 7))).astype(dtype)
+    first = scores.argmax(axis=1)
+    proba = softmax(scores.copy(), 0.01)
+    np.testing.assert_array_equal(proba.argmax(axis=1), first)
+    assert proba.dtype == dtype
+    assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_softmax_of_equal_scores_is_uniform():
+    np.testing.assert_array_equal(softmax(np.full((2, 4), 3.0), 100.0), 0.25)
 
 
 def class_weights(divergence, smoothness):
