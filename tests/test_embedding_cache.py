@@ -808,3 +808,28 @@ def test_permissions_of_a_folder_that_was_there_are_kept(tmp_path):
     cache.put(SPACE, {digest(1): np.ones(2)})
     cache.close()
     assert folder.stat().st_mode & 0o777 == 0o775
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "replace(facts, '\"embed_dim\": 192', '\"embed_dim\": 193')",
+        'replace(facts, \'"embed_dim": 192\', \'"embed_dim": 19"\')',
+        "cast(x'ff' as text)",
+        "'[1]'",
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_damaged_facts_of_a_model_are_found_out_again(tmp_path, settled, damage):
+    model = CLIPEmbedder("skbridge-tiny", device="cpu", cache_dir=tmp_path)
+    X = [np.zeros((8, 8), np.uint8)]
+    expected = model.transform(X)
+    file = tmp_path / "embeddings-1.sqlite3"
+    connection = sqlite3.connect(file)
+    with connection:
+        assert connection.execute("SELECT 1 FROM models").fetchall()
+        connection.execute(f"UPDATE models SET facts = {damage}")
+    np.testing.assert_array_equal(model.transform(X), expected)
+    rows = connection.execute("SELECT CAST(facts AS BLOB) FROM models").fetchall()
+    connection.close()
+    assert all(b'"embed_dim": 192,' in row[0] for row in rows)

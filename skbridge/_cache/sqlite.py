@@ -335,10 +335,13 @@ class EmbeddingCache:
             return None
         try:
             facts = json.loads(text)
+            checksum = facts.pop("checksum")
             known = KnownModel(**facts["known"])
             stamps = facts["stamps"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        if checksum != _facts_checksum(facts):
+            return None  # As with vectors, what is damaged is found out again.
         return known if file_stamps(facts["sources"]) == stamps else None
 
     def know_model(self, model, pretrained, load):
@@ -373,6 +376,7 @@ class EmbeddingCache:
                 "sources": loaded.sources,
                 "stamps": loaded.stamps,
             }
+            facts["checksum"] = _facts_checksum(facts)
             name = _model_name(model, pretrained)
             self._run(_insert_model, name, json.dumps(facts), write=True)
         return known
@@ -663,7 +667,7 @@ def _select_files(connection, paths):
 
 def _select_model(connection, name):
     row = connection.execute(
-        "SELECT facts FROM models WHERE name = ?", (name,)
+        "SELECT CAST(facts AS BLOB) FROM models WHERE name = ?", (name,)
     ).fetchone()
     return None if row is None else row[0]
 
@@ -689,6 +693,10 @@ def _delete_all(connection):
 
 def _checksum(space, digest, data):
     return zlib.crc32(data, zlib.crc32(space.encode() + digest))
+
+
+def _facts_checksum(facts):
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())
 
 
 # Models and files
