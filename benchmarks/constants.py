@@ -117,7 +117,7 @@ def bridge_accuracies(problem, settings):
     for setting in settings:
         n_folds = min(setting.get("_N_FOLDS", 2), max(n_shots, 2))
         with patch.multiple(
-            "skbridge._training.objective", **setting | {"_N_FOLDS": n_folds}
+            "skbridge._training.bridge", **setting | {"_N_FOLDS": n_folds}
         ):
             trained = bridged(mode="trained")(problem)
             found.append(accuracy(trained, problem)[0])

@@ -15,8 +15,8 @@ from skbridge._classifiers.bridged import (
     USUAL_LOGIT_SCALE,
     BridgedClassifier,
 )
-from skbridge._classifiers.gaussian import whiten
 from skbridge._classifiers.semobridge import LAMBDA_FACTORS
+from skbridge._gaussian import whiten
 from skbridge._rows import batches, unit
 from skbridge._validation import all_or_nothing
 

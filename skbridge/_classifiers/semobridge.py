@@ -497,7 +497,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
 
     def _train(self, X, codes, weight):
         from skbridge._clip.device import resolve_device
-        from skbridge._training.objective import SCHEDULES, Shots, Task, train_bridge
+        from skbridge._training.bridge import Shots, Task, train_bridge
+        from skbridge._training.solvers import SCHEDULES
 
         chosen = {
             name: getattr(self, name) for name in ("learning_rate", "max_iter", "tol")

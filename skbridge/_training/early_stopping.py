@@ -1,15 +1,108 @@
-"""What training needs to be judged by shots that were held out."""
+"""The number of training steps, chosen by cross-validation on the shots."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, Self
 
 import numpy as np
 
+from skbridge._held_out.folds import shot_folds
+from skbridge._held_out.selection import within_one_standard_error
 from skbridge._held_out.temperature import stacked_log_losses
 
 
-def distinct_shots(X, codes, weight):
+class WeightedShots(Protocol):
+    """Shots of known class and weight, of which some can be taken."""
+
+    codes: np.ndarray
+    weight: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Self: ...
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """Numbers of steps to compare, and how to choose among them.
+
+    Attributes
+    ----------
+    n_splits : int
+        Number of folds.
+    steps_apart, max_steps : int
+        Compared are 0 steps, `steps_apart`, twice that, up to `max_steps`.
+    patience : float
+        Stop comparing after so many consecutive points that are worse than the best.
+    fewest : bool
+        Whether to choose the fewest steps whose loss exceeds the least by no more than
+        one standard error of the paired difference, and not those of the least loss.
+    """
+
+    n_splits: int
+    steps_apart: int
+    max_steps: int
+    patience: float
+    fewest: bool
+
+    @property
+    def n_points(self) -> int:
+        """How many numbers of steps are compared at most."""
+        return self.max_steps // self.steps_apart + 1
+
+
+def choose_steps(
+    shots: WeightedShots,
+    scores_along: Callable[[WeightedShots, WeightedShots], Iterator[np.ndarray]],
+    rule: StoppingRule,
+    temperature: float,
+) -> int | None:
+    """Choose a number of steps by the log loss of shots not trained on.
+
+    Parameters
+    ----------
+    shots : WeightedShots
+        Distinct, see :func:`distinct_shots`.
+    scores_along : callable
+        From training and test shots, yields the scores of the latter after 0,
+        `rule.steps_apart`, twice that, ... steps of training.
+    rule : StoppingRule
+    temperature : float
+        Default temperature of such scores.
+
+    Returns
+    -------
+    int or None
+        None where every class has one shot, which leaves nothing to test on.
+    """
+    folds = shot_folds(shots.codes, n_splits=rule.n_splits, random_state=0)
+    if not folds:
+        return None
+    tests = [shots.take(test) for _, test in folds]
+    paths = [
+        islice(scores_along(shots.take(train), test), rule.n_points)
+        for (train, _), test in zip(folds, tests, strict=True)
+    ]
+    losses, weight = held_out_losses(
+        paths,
+        [test.codes for test in tests],
+        [test.weight for test in tests],
+        temperature,
+        patience=rule.patience,
+    )
+    if rule.fewest:
+        point = within_one_standard_error(losses, weight, np.arange(len(losses)))
+    else:
+        point = int(np.argmin(losses @ weight))
+    return rule.steps_apart * point
+
+
+def distinct_shots(
+    X: np.ndarray, codes: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Merge equal shots of one class into one of their summed weight.
 
-    A repeated shot would otherwise be held out while its copy is trained on.
-    They come out sorted, so that nothing depends on the order they were given in.
+    Otherwise a repeated shot would be tested on while its copy is trained on. They
+    come out sorted, so that nothing depends on the order in which they were given.
 
     Returns
     -------
@@ -21,21 +114,28 @@ def distinct_shots(X, codes, weight):
     return X[first], codes[first], np.bincount(shot.ravel(), weights=weight)
 
 
-def held_out_losses(paths, codes, weights, temperature, *, patience=np.inf):
-    """Log loss of held-out shots along training.
+def held_out_losses(
+    paths: list[Iterable[np.ndarray]],
+    codes: list[np.ndarray],
+    weights: list[np.ndarray],
+    temperature: float,
+    *,
+    patience: float = np.inf,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log loss of test shots along training.
 
     Parameters
     ----------
     paths : list of iterable
-        One a fold: yields scores of its held-out shots, ndarray of shape
-        (n_samples, n_classes), at one point of training after the other. All folds
-        train side by side.
+        One per fold: yields scores of its test shots, ndarray of shape
+        (n_samples, n_classes), at successive points of training. All folds train in
+        parallel.
     codes, weights : list of ndarray of shape (n_samples,)
-        Class and weight of the held-out shots of each fold.
+        Class and weight of the test shots of each fold.
     temperature : float
         Default temperature of such scores.
-    patience : int, default=inf
-        End after so many points in a row that are worse than the best.
+    patience : float, default=inf
+        Stop after so many consecutive points that are worse than the best.
 
     Returns
     -------

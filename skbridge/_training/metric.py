@@ -11,11 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from skbridge._class_sums import class_sums
-from skbridge._classifiers.gaussian import whiten
-from skbridge._held_out.folds import shot_folds
-from skbridge._held_out.selection import within_one_standard_error
+from skbridge._gaussian import whiten
 from skbridge._rows import unit
-from skbridge._training.early_stopping import held_out_losses
+from skbridge._training.early_stopping import StoppingRule, choose_steps
+from skbridge._training.tensors import to_tensor
 
 # Adam moves every entry of the map by about its rate a step, whatever the loss:
 # a few steps are all that shots can pay for, and more fit them and nothing else.
@@ -126,7 +125,7 @@ def _objective(start, dtype, device):
         alone[:] = False
 
     def tensor(array):
-        return torch.from_numpy(np.array(array, dtype=dtype)).to(device)
+        return to_tensor(array, dtype, device)
 
     kept = shots.take(~alone)
     codes = torch.from_numpy(kept.codes).to(device)
@@ -156,7 +155,7 @@ def _objective(start, dtype, device):
 def _maps(start, dtype, device, losses):
     """Yield the map as Adam moves it, from the identity; append each step's loss."""
     objective = _objective(start, dtype, device)
-    A = torch.from_numpy(np.eye(len(start.metric), dtype=dtype)).to(device)
+    A = to_tensor(np.eye(len(start.metric)), dtype, device)
     optimizer = torch.optim.Adam([A.requires_grad_(True)], lr=_LEARNING_RATE)
     while True:
         yield A.detach()
@@ -194,7 +193,7 @@ def train_metric(
         Distinct.
     n_classes : int
     shrinkage : float
-        See :func:`skbridge._classifiers.gaussian.whiten`.
+        See :func:`skbridge._gaussian.whiten`.
     lambda_3 : callable
         Gives the weight of z3 from the counts of the classes.
     temperature : float
@@ -213,25 +212,20 @@ def train_metric(
     LearnedMetric or None
         None for no steps.
     """
-    n_points = max_iter // _STEPS_APART + 1
 
-    def choose_steps():
-        n_shots = np.bincount(shots.codes)
-        if np.median(n_shots) < _FEWEST_SHOTS or n_points < 2:
-            return 0
-        n_splits = int(min(_MAX_FOLDS, np.median(n_shots)))
-        folds = shot_folds(shots.codes, n_splits=n_splits, random_state=0)
-        tests, paths = [shots.take(test) for _, test in folds], []
-        for (train, _), held_out in zip(folds, tests, strict=True):
-            start = _Start(shots.take(train), n_classes, shrinkage, lambda_3)
-            maps = islice(_maps(start, dtype, device, []), 0, None, _STEPS_APART)
-            paths.append(start.scores_along(held_out, islice(maps, n_points)))
-        codes, weights = [t.codes for t in tests], [t.weight for t in tests]
-        losses, weight = held_out_losses(paths, codes, weights, temperature)
-        fewer = np.arange(len(losses))
-        return _STEPS_APART * within_one_standard_error(losses, weight, fewer)
+    def scores_along(train, test):
+        start = _Start(train, n_classes, shrinkage, lambda_3)
+        maps = islice(_maps(start, dtype, device, []), 0, None, _STEPS_APART)
+        return start.scores_along(test, maps)
 
-    n_steps = choose_steps() if early_stopping else max_iter
+    n_steps = max_iter
+    if early_stopping:
+        n_shots = np.median(np.bincount(shots.codes))
+        if n_shots < _FEWEST_SHOTS or max_iter < _STEPS_APART:
+            return None
+        n_splits = int(min(_MAX_FOLDS, n_shots))
+        rule = StoppingRule(n_splits, _STEPS_APART, max_iter, np.inf, fewest=True)
+        n_steps = choose_steps(shots, scores_along, rule, temperature)
     if n_steps == 0:
         return None
     start, losses = _Start(shots, n_classes, shrinkage, lambda_3), []

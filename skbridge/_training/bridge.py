@@ -1,0 +1,226 @@
+"""SeMoBridge-T: W+ and the class-specific bias learned from the shots."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skbridge._rows import unit
+from skbridge._training.basis import Basis
+from skbridge._training.early_stopping import (
+    StoppingRule,
+    choose_steps,
+    distinct_shots,
+)
+from skbridge._training.objective import Objective, Shots, Task
+from skbridge._training.solvers import AdamW, minimise
+
+# Directions in which the shots spread less than this share of the largest spread are
+# scaled as if they spread so much.
+_LEAST_SPREAD = 1e-3
+
+# Early stopping compares numbers of steps so far apart, up to so many, in so many
+# folds. benchmarks/constants.py shows what shots alone say of these: four folds gain
+# 0.1 points, for twice the time.
+_STEPS_APART = 4
+_MAX_STEPS = 60
+_N_FOLDS = 2
+# With texts the log loss of test shots has one minimum. Without, it often rises at
+# first and falls again later.
+_PATIENCE_WITH_TEXTS = 5
+# Where every class has one shot there are no test shots. Texts regularise the steps;
+# without them no number of steps did any good.
+_STEPS_OF_SINGLE_SHOTS = 56
+
+# Gives the weight of z3 from the weight of the shots of each class.
+Lambda3 = Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class TrainedBridge:
+    """Learned parameters and the loss that led to them.
+
+    Attributes
+    ----------
+    inverse : ndarray of shape (n_features, n_text_features)
+        Learned W+.
+    class_bias : ndarray of shape (n_classes, n_text_features)
+        Learned b; zeros without class-specific bias.
+    loss_curve : ndarray of shape (n_steps,)
+        Loss before each step.
+    loss_terms : dict of str to ndarray of shape (n_steps,)
+        Its terms, before their weights.
+    """
+
+    inverse: np.ndarray
+    class_bias: np.ndarray
+    loss_curve: np.ndarray
+    loss_terms: dict[str, np.ndarray]
+
+
+class _Problem:
+    """The objective of some shots, and the parameters of the closed form."""
+
+    def __init__(self, shots: Shots, task: Task, basis: Basis):
+        self.shots, self.task, self.basis = shots, task, basis
+        self.objective = Objective.of(shots, task, basis)
+        W_plus = basis.tokens(task.bridge.inverse)
+        self.start = [W_plus]
+        if task.csb:
+            n_classes = self.objective.n_classes
+            self.start.append(W_plus.new_zeros(n_classes, W_plus.shape[1]))
+
+    def adamw(self) -> AdamW:
+        """Start AdamW at the closed form."""
+        return AdamW(
+            self.objective.terms,
+            self.objective.weights,
+            self.start,
+            self.task.schedule.rate,
+            self.task.weight_decay,
+        )
+
+    def result(
+        self, parameters: list[Tensor], terms: list[list[float]], losses: list[float]
+    ) -> TrainedBridge:
+        """Return to arrays in the bases of W."""
+        dtype = self.basis.dtype
+        W_plus, *b = map(self.basis.original, parameters)
+        if not b:
+            b = [np.zeros((self.objective.n_classes, W_plus.shape[1]), dtype)]
+        columns = np.array(terms, dtype).T
+        terms = dict(zip(self.task.loss_weights, columns, strict=True))
+        return TrainedBridge(W_plus, b[0], np.array(losses, dtype), terms)
+
+
+def _descend(problem: _Problem, n_steps: int) -> TrainedBridge:
+    """Take so many steps of AdamW, or fewer if the loss settles."""
+    adamw = problem.adamw()
+    adamw.descend(n_steps, problem.task.schedule)
+    return problem.result(adamw.parameters, adamw.terms, adamw.losses)
+
+
+def _minimise(problem: _Problem) -> TrainedBridge:
+    """Follow L-BFGS until the loss settles.
+
+    Its variables are Z and z in ``W+ = W+_0 + V D^-1 Z`` and ``b = sqrt(n_classes) z``,
+    with the singular values D and the right singular vectors V of the shots: all
+    directions of the shots count alike in Z, which takes several times fewer steps
+    than in W+, and one b serves the share 1 / n_classes of the shots.
+    """
+    shots, bridge, objective = problem.shots, problem.task.bridge, problem.objective
+    weight = np.sqrt(shots.weight / shots.weight.sum())[:, None]
+    centred = shots.X if bridge.bias is None else shots.X - bridge.bias
+    _, D, Vt = np.linalg.svd(weight * centred.astype(np.float64), full_matrices=False)
+    scale = problem.basis.tensor(Vt.T / np.maximum(D, _LEAST_SPREAD * D[0]))
+    b_scale = objective.n_classes**0.5
+    W_plus_0, *b_0 = problem.start
+
+    def parameters(Z: Tensor, *z: Tensor) -> list[Tensor]:
+        return [W_plus_0 + scale @ Z, *(b_scale * z_b for z_b in z)]
+
+    variables, terms, losses = minimise(
+        lambda *variables: objective.terms(*parameters(*variables)),
+        objective.weights,
+        [W_plus_0.new_zeros(scale.shape[1], W_plus_0.shape[1]), *b_0],
+        problem.task.schedule,
+    )
+    return problem.result(parameters(*variables), terms, losses)
+
+
+def _scores_along(
+    problem: _Problem, test: Shots, lambda_3: float
+) -> Iterator[np.ndarray]:
+    """Yield blended scores of test shots, every few steps of training.
+
+    All in torch: where NumPy and torch alternate, the threads of one wait for those of
+    the other.
+    """
+    objective, basis, adamw = problem.objective, problem.basis, problem.adamw()
+    query, texts = unit(test.X), problem.task.text_features
+    z1 = 0.0 if texts is None else basis.tensor(query) @ basis.tensor(texts).T
+    query = basis.joint(query)
+    while True:
+        with torch.no_grad():
+            _, e_mean = objective.bridge(*adamw.parameters)
+            z3 = query @ objective.bridged_prototypes(e_mean).T
+        yield (z1 + lambda_3 * z3).cpu().numpy()
+        for _ in range(_STEPS_APART):
+            adamw.step()
+
+
+def _choose_steps(
+    shots: Shots, task: Task, basis: Basis, lambda_3: Lambda3, temperature: float
+) -> int:
+    """Of 0, 4, ..., 60 steps those of the least log loss of test shots."""
+    has_texts = task.text_features is not None
+    max_steps = min(_MAX_STEPS, task.schedule.max_iter)
+    patience = _PATIENCE_WITH_TEXTS if has_texts else np.inf
+    rule = StoppingRule(_N_FOLDS, _STEPS_APART, max_steps, patience, fewest=False)
+
+    def scores_along(train: Shots, test: Shots) -> Iterator[np.ndarray]:
+        class_weight = np.bincount(train.codes, weights=train.weight)
+        problem = _Problem(train, task, basis)
+        return _scores_along(problem, test, lambda_3(class_weight))
+
+    shots = Shots(*distinct_shots(shots.X, shots.codes, shots.weight))
+    n_steps = choose_steps(shots, scores_along, rule, temperature)
+    if n_steps is None:
+        return min(_STEPS_OF_SINGLE_SHOTS, max_steps) if has_texts else 0
+    return n_steps
+
+
+def train_bridge(
+    shots: Shots, task: Task, *, early_stopping: tuple[Lambda3, float] | None = None
+) -> TrainedBridge | None:
+    """Learn W+ and the class-specific bias from the shots, full batch.
+
+    Minimises ``lambda_it L_img + (1 - lambda_it) (L_txte + L_txtp) / 2 +
+    lambda_c L_cons + lambda_b L_bias`` (the paper's multi-modal losses), from
+    the closed form's W+ and ``b = 0``.
+
+    Parameters
+    ----------
+    shots : Shots
+    task : Task
+    early_stopping : tuple of (callable, float), default=None
+        None trains to the end. Otherwise cross-validation on the shots chooses the
+        number of steps, with the weight of z3 beside z1 as a function of the weight of
+        the shots of each class, and the default temperature of such scores.
+
+    Returns
+    -------
+    TrainedBridge or None
+        None for no steps.
+
+    Raises
+    ------
+    ValueError
+        If the loss becomes infinite or NaN.
+    """
+    # AdamW's steps are not the same in another basis. The official recipe takes them in
+    # that of W+ itself.
+    make_basis = Basis.plain if task.solver == "adamw" else Basis.singular
+    basis = make_basis(task.bridge, shots.X.dtype, task.device)
+    n_steps = task.schedule.max_iter
+    if early_stopping is not None:
+        n_steps = _choose_steps(shots, task, basis, *early_stopping)
+    if n_steps == 0:
+        return None
+    problem = _Problem(shots, task, basis)
+    if task.solver == "fast" and early_stopping is None:
+        result = _minimise(problem)
+        remedy = "Lower lambda_it, lambda_c and lambda_b, or train with early_stopping"
+    else:
+        result = _descend(problem, n_steps)
+        remedy = f"Lower learning_rate (now {task.schedule.learning_rate!r})"
+    is_finite = np.isfinite(result.loss_curve)
+    if not is_finite.all():
+        step = int(np.argmin(is_finite))
+        raise ValueError(
+            f"Training diverged: the loss is {result.loss_curve[step]} at step {step}. "
+            f"{remedy}."
+        )
+    return result
