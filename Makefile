@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo   few-shot classification of image files with the bundled model"
 	@echo "make test   the whole test suite, doctests and coverage"
-	@echo "make lint   ruff, style and format"
+	@echo "make lint   style, format and the order of imports"
 	@echo "make bench  the speed benchmarks, written to docs/benchmarks.md"
 	@echo "make docs   the documentation, in docs/_build/html"
 
@@ -32,6 +32,7 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 $(VENV)/.docs-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
@@ -51,4 +52,4 @@ bench: $(VENV)/.bench-installed
 
 clean:
 	rm -rf docs/_build docs/api docs/auto_examples docs/sg_execution_times.rst
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .coverage* demo-output
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage* demo-output
