@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test floors lint docs bench clean
 
 help:
 	@echo "make demo   few-shot classification of image files with the bundled model"
 	@echo "make test   the whole test suite, doctests and coverage"
+	@echo "make floors the tests with the oldest dependencies allowed"
 	@echo "make lint   style, format and the order of imports"
 	@echo "make bench  the speed benchmarks, written to docs/benchmarks.md"
 	@echo "make docs   the documentation, in docs/_build/html"
@@ -28,6 +29,10 @@ demo: $(VENV)/.installed
 # scikit-learn's array API check is skipped.
 test: $(VENV)/.installed
 	SCIPY_ARRAY_API=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing --cov-fail-under=95 $(PYTEST_ARGS)
+
+# The oldest Python that is supported, for not every floor has a wheel for a newer one.
+floors:
+	$(PYTHON) tools/floors.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -52,4 +57,4 @@ bench: $(VENV)/.bench-installed
 
 clean:
 	rm -rf docs/_build docs/api docs/auto_examples docs/sg_execution_times.rst
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage* demo-output
+	rm -rf $(VENV) .venv-floors .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage* demo-output
