@@ -100,9 +100,8 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         with the number of images.
 
     num_workers : int or None, default=None
-        Threads that decode images. 0 decodes in the calling thread, None uses as many
-        threads as there are CPU cores. The result is the same. They decode the next
-        batch while a GPU embeds the last one; on a CPU all of whose cores torch uses,
+        Threads that decode images. 0 decodes in the calling thread, None uses one per
+        CPU core, at most 8. The result is the same. They decode the next batch while a GPU embeds the last one; on a CPU all of whose cores torch uses,
         decoding and embedding take turns.
 
     fast_jpeg : bool, default=False

@@ -52,6 +52,9 @@ _FIRST_USE = threading.Lock()
 # more. Turns are long because torch's threads, when they are through with a batch, keep
 # their cores busy for some milliseconds in the hope of more.
 _TURN = 256
+# More threads wait for the interpreter lock, and keep it from the thread that feeds the
+# GPU: with 16 in place of 8, ViT-B/16 embeds 667 in place of 1,061 images per second.
+_MAX_DECODERS = 8
 
 
 def check_images(X):
@@ -287,8 +290,8 @@ def read_in_batches(
     batch_size : int
         Images of a batch.
     num_workers : int or None, default=None
-        Threads that decode; 0 is the calling thread, None one for each CPU core. They
-        are started once and kept for the next call.
+        Threads that decode; 0 is the calling thread, None one per CPU core, at most 8.
+        They are started once and kept for the next call.
     overlap : bool, default=True
         Decode the next batch while the caller works on this one. False leaves the
         cores to the caller in the meantime: 256 images, or a batch where that is more,
@@ -321,7 +324,9 @@ def read_in_batches(
     """
     from tqdm import tqdm
 
-    n_threads = joblib.cpu_count() if num_workers is None else num_workers
+    n_threads = num_workers
+    if num_workers is None:
+        n_threads = min(joblib.cpu_count(), _MAX_DECODERS)
     attempt = partial(_attempt, finish=finish, least_side=least_side)
     items = ([images[position]] for position in range(len(images)))
     run = map
