@@ -103,6 +103,126 @@ def _rows_without_numbers(X):
     return np.empty(0, dtype=int)
 
 
+def missing_rows(values) -> np.ndarray:
+    """Find the rows of labels or groups that are None, NaN or pd.NA.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_samples,)
+
+    Returns
+    -------
+    ndarray of int
+    """
+    if hasattr(values, "isna"):
+        return np.flatnonzero(np.asarray(values.isna()))
+    if not hasattr(values, "dtype"):
+        values = _as_objects(values)
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        return np.flatnonzero(np.isnan(values))
+    if values.dtype.kind != "O":
+        return np.empty(0, dtype=int)
+    return np.flatnonzero([_is_missing(value) for value in values.ravel()])
+
+
+def _is_missing(value):
+    # pd.NA, without pandas; NaN is the only number that differs from itself.
+    is_nan = isinstance(value, (float, np.floating)) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _as_objects(values):
+    """Array of the values as they are: NumPy would make texts of mixed kinds."""
+    values = list(values)
+    objects = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        objects[row] = value
+    return objects
+
+
+def check_labels(estimator, y):
+    """Refuse missing labels and labels of mixed kinds, and keep the kind of others.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose name the errors give.
+    y : array-like of shape (n_samples,)
+        Labels; what is no sequence of them is left to other checks.
+
+    Returns
+    -------
+    array-like of shape (n_samples,)
+        Without the types of pandas, which NumPy makes floats or objects of.
+
+    Raises
+    ------
+    ValueError
+        If there are missing labels, or texts among numbers.
+    """
+    is_column = isinstance(y, (list, tuple)) or getattr(y, "ndim", 0) == 1
+    if not is_column or not hasattr(y, "__len__"):
+        return y
+    missing = missing_rows(y)
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} of {len(y)} labels in y are missing (None, NaN or pd.NA), "
+            f"in the rows {shown(missing.tolist())}. {type(estimator).__name__} needs "
+            "a label for every shot: leave out these rows of X and y."
+        )
+    if hasattr(y, "isna"):
+        y = _without_pandas(y)
+    if isinstance(y, (list, tuple)) or y.dtype.kind == "O":
+        objects = y if hasattr(y, "dtype") else _as_objects(y)
+        texts = np.array([isinstance(value, str) for value in objects], dtype=bool)
+        if texts.any() and not texts.all():
+            pair = [objects[texts.argmin()], objects[texts.argmax()]]
+            raise ValueError(
+                f"y has labels of mixed kinds: {shown(pair)} among {len(y)} labels, "
+                f"{texts.sum()} of which are strings. Labels must be all strings or "
+                "all numbers: convert y to one kind, as with [str(label) for label "
+                "in y]."
+            )
+    return y
+
+
+def _without_pandas(y):
+    dtype = y.dtype
+    if hasattr(dtype, "categories"):
+        return _without_pandas(y.astype(dtype.categories.dtype))
+    return y.to_numpy(dtype=getattr(dtype, "numpy_dtype", None))
+
+
+def check_kind_of_labels(y, known, name):
+    """Refuse strings where labels were numbers, and numbers where they were strings.
+
+    Parameters
+    ----------
+    y, known : array-like of shape (n_samples,)
+        Neither is of mixed kinds.
+    name : str
+        What `known` is.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    if (
+        not len(y)
+        or not len(known)
+        or isinstance(y[0], str) == isinstance(known[0], str)
+    ):
+        return
+    raise ValueError(
+        f"y has labels of another kind than {name}: {shown([y[0]])} is of type "
+        f"{type(y[0]).__name__}, {shown([known[0]])} of type "
+        f"{type(known[0]).__name__}. Labels must be all strings or all numbers: "
+        "convert y, or fit on all shots with labels of one kind."
+    )
+
+
 def check_shots(estimator, X, y, sample_weight, *, reset=True):
     """Validate shots and drop those of weight zero.
 
@@ -127,7 +247,10 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
         If there are NaN or infinite values, unsuitable labels, or weights that
         are negative or all zero.
     """
+    y = check_labels(estimator, y)
     X, y = check_embeddings(estimator, X, y, reset=reset)
+    if not reset:
+        check_kind_of_labels(y, estimator.classes_, "classes_")
     with warnings.catch_warnings():
         # One shot a class is no sign of a regression target here.
         warnings.filterwarnings("ignore", message="The number of unique classes")

@@ -16,6 +16,8 @@ from skbridge._rows import unit
 from skbridge._validation import (
     all_or_nothing,
     check_embeddings,
+    check_kind_of_labels,
+    check_labels,
     check_shots,
     check_zero_rows,
 )
@@ -237,6 +239,8 @@ class BridgedClassifier(FewShotClassifier):
         first = not hasattr(self, "classes_")
         X, y, weight = check_shots(self, X, y, sample_weight, reset=first)
         if classes is not None:
+            classes = check_labels(self, classes)
+            check_kind_of_labels(y, np.asarray(classes), "classes")
             unexpected = np.setdiff1d(y, classes)
             if len(unexpected):
                 raise ValueError(

@@ -33,8 +33,14 @@ from skbridge._classifiers.base import FewShotClassifier
 from skbridge._classifiers.gda import BridgedGDAClassifier
 from skbridge._held_out.folds import images_a_class, shot_folds
 from skbridge._held_out.selection import distance_from, value_key
+from skbridge._messages import shown
 from skbridge._search.evaluate import STACK_SCORES, Evaluation, Judge, Texts
-from skbridge._validation import all_or_nothing, check_classes, check_shots
+from skbridge._validation import (
+    all_or_nothing,
+    check_classes,
+    check_shots,
+    missing_rows,
+)
 
 _N_DRAWS = 200
 
@@ -355,6 +361,13 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         images = np.arange(len(codes))
         if groups is not None:
             check_consistent_length(X, groups)
+            missing = missing_rows(groups)
+            if len(missing):
+                raise ValueError(
+                    f"{len(missing)} of {len(groups)} groups are missing (None, NaN or "
+                    f"pd.NA), in the rows {shown(missing.tolist())}. Rows of one group "
+                    "are views of one image: give each image a group of its own."
+                )
             _, images = np.unique(column_or_1d(groups)[kept], return_inverse=True)
         n_images = images_a_class(codes, images)
         folds = self._make_folds(X, y, groups, codes, images, kept)

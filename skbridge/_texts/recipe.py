@@ -84,7 +84,7 @@ class CLIPTexts(BaseEstimator):
         ValueError
             If a label has no name, or the model is unknown.
         """
-        labels = np.asarray(labels)
+        labels = _whole(np.asarray(labels))
         names = label_names(labels, self.class_names)
         head = TextHead.from_clip(
             list(dict.fromkeys(names)),
@@ -97,6 +97,12 @@ class CLIPTexts(BaseEstimator):
         head = head[names].relabelled(labels.tolist())
         warn_of_equal_texts(labels.tolist(), names, head.text_features)
         return head
+
+
+def _whole(labels):
+    """Give whole numbers as integers, which is what pandas' Int64 was on the way."""
+    is_whole = labels.dtype.kind == "f" and np.all(labels == np.floor(labels))
+    return labels.astype(np.int64) if is_whole else labels
 
 
 def resolve_texts(texts, labels, *, device="auto") -> TextHead | None:
@@ -139,5 +145,5 @@ def resolve_texts(texts, labels, *, device="auto") -> TextHead | None:
         )
     if texts.classes is None:
         return texts
-    labels = labels.tolist()
+    labels = _whole(labels).tolist()
     return texts[labels_in_head(labels, texts.classes)].relabelled(labels)

@@ -1,0 +1,96 @@
+"""Labels: mixed, missing, and those of pandas."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+from skbridge import (
+    BridgedGDAClassifier,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+    TextHead,
+)
+
+CODES = np.tile([0, 1, 2], 4)
+
+
+@pytest.fixture
+def X():
+    centres = np.random.default_rng(0).normal(size=(3, 8))
+    return centres[CODES] + 0.1 * np.random.default_rng(1).normal(size=(12, 8))
+
+
+@pytest.fixture(params=[SeMoBridgeClassifier, BridgedGDAClassifier])
+def classifier(request):
+    return request.param(None)
+
+
+@pytest.mark.parametrize("as_array", [list, lambda y: np.array(y, dtype=object)])
+def test_labels_of_mixed_kinds_are_refused(classifier, X, as_array):
+    y = as_array([0, "a", *CODES[2:].tolist()])
+    with pytest.raises(ValueError, match=r"mixed kinds: 0, 'a'.*convert y"):
+        classifier.fit(X, y)
+
+
+def test_partial_fit_refuses_labels_of_another_kind(classifier, X):
+    classifier.fit(X, CODES)
+    for y in (["2", "other"], ["0", "1"]):
+        with pytest.raises(ValueError, match="another kind than classes_"):
+            classifier.partial_fit(X[:2], y)
+        with pytest.raises(ValueError, match="another kind than classes_"):
+            classifier.leave_out(X[:2], y)
+    with pytest.raises(ValueError, match="another kind than classes:"):
+        classifier.partial_fit(X[:2], [0, 1], classes=["0", "1"])
+    assert classifier.classes_.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Int8", "boolean", "category", "int64"])
+def test_pandas_numbers_keep_their_kind(classifier, X, dtype):
+    y = CODES % 2 == 0 if dtype == "boolean" else CODES
+    classifier.fit(X, pd.Series(y, dtype=dtype))
+    assert classifier.classes_.dtype.kind == ("b" if dtype == "boolean" else "i")
+    assert_array_equal(classifier.predict(X), y)
+
+
+@pytest.mark.parametrize("dtype", ["string", "category", "object"])
+def test_pandas_strings_keep_their_kind(classifier, X, dtype):
+    y = np.array(["cat", "dog", "eel"])[CODES]
+    classifier.fit(X, pd.Series(y, dtype=dtype))
+    assert all(isinstance(label, str) for label in classifier.classes_)
+    assert_array_equal(classifier.predict(X), y)
+
+
+@pytest.mark.parametrize(
+    "labels", [CODES.astype(float), pd.Series(CODES, dtype="Int64")]
+)
+def test_whole_numbers_find_the_texts_of_integers(X, labels):
+    head = TextHead.from_features([0, 1, 2], X[:3])
+    classifier = BridgedGDAClassifier(head).fit(X, labels)
+    assert_array_equal(classifier.predict(X), CODES)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [None, *"abcabcabca", None],
+        [float("nan"), *"abcabcabca", float("nan")],
+        pd.Series([None, *"abcabcabca", None], dtype="string"),
+        pd.Series([None, *"abcabcabca", None], dtype="category"),
+        pd.Series([None, *CODES[1:-1], None], dtype="Int64"),
+        np.array([np.nan, *CODES[1:-1], np.nan]),
+        np.array([pd.NA, *"abcabcabca", None], dtype=object),
+    ],
+)
+def test_missing_labels_are_refused_by_row(classifier, X, y):
+    wanted = "2 of 12 labels in y are missing.*rows 0, 11"
+    for estimator in (classifier, FewShotSearchCV(classifier)):
+        with pytest.raises(ValueError, match=wanted):
+            estimator.fit(X, y)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_search_refuses_missing_groups(classifier, X, missing):
+    groups = [missing, *range(10), missing]
+    with pytest.raises(ValueError, match=r"2 of 12 groups are missing.*rows 0, 11"):
+        FewShotSearchCV(classifier).fit(X, CODES, groups=groups)
