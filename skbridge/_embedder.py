@@ -101,8 +101,9 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
 
     num_workers : int or None, default=None
         Threads that decode images. 0 decodes in the calling thread, None uses one per
-        CPU core, at most 8. The result is the same. They decode the next batch while a GPU embeds the last one; on a CPU all of whose cores torch uses,
-        decoding and embedding take turns.
+        CPU core, at most 8. The result is the same. They decode the next batch while
+        a GPU embeds the last one; on a CPU all of whose cores torch uses, decoding and
+        embedding take turns.
 
     fast_jpeg : bool, default=False
         Decode JPEG files at a half, a quarter or an eighth of their size where both
