@@ -468,6 +468,27 @@ def test_pickled_head_comes_back_read_only(kind, tmp_path):
         assert not any(array.flags.writeable for array in held if array is not None)
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("kind", every_kind_of_head())
+def test_every_pickle_protocol_brings_the_head_back(kind, protocol):
+    head = every_kind_of_head()[kind]
+    back = pickle.loads(pickle.dumps(head, protocol))
+    assert back == head
+    assert hash(back) == hash(head)
+
+
+@pytest.mark.parametrize("kind", every_kind_of_head())
+def test_head_survives_skops(kind):
+    skops = pytest.importorskip("skops.io")
+    head = every_kind_of_head()[kind]
+    data = skops.dumps(head)
+    back = skops.loads(data, trusted=skops.get_untrusted_types(data=data))
+    assert back == head
+    assert back.prompts == head.prompts
+    held = [getattr(back, name) for name in _text_head._ARRAYS]
+    assert not any(array.flags.writeable for array in held if array is not None)
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
