@@ -322,7 +322,7 @@ def read_in_batches(
     >>> print(start, results[0])  # doctest: +ELLIPSIS
     2 (None): ValueError: expected a path, ...
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     n_threads = num_workers
     if num_workers is None:
