@@ -23,6 +23,17 @@ def unit(x, out=None):
     return np.divide(x, np.where(norm > 0, norm, 1), out=out)
 
 
+def within_range(x):
+    """Scale rows so long or short that their squares would over- or underflow."""
+    limits = np.finfo(x.dtype)
+    peak = np.maximum(x.max(axis=1), -x.min(axis=1))
+    is_far = (peak > 0) & ((peak < limits.tiny**0.4) | (peak > limits.max**0.4))
+    if is_far.any():
+        x = x.copy()
+        x[is_far] /= peak[is_far, None]
+    return x
+
+
 def log_softmax(scores):
     """Row-wise log softmax that neither over- nor underflows."""
     shifted = scores - scores.max(axis=-1, keepdims=True)

@@ -860,3 +860,18 @@ def test_unusable_sample_weights(shots, weight, message):
     X, y = shots
     with pytest.raises(ValueError, match=message):
         SeMoBridgeClassifier(texts=None).fit(X, y, sample_weight=weight(y))
+
+
+@pytest.mark.parametrize("length", [1e-40, 1e-25, 1e20, 1e30])
+def test_lengths_of_queries_do_not_matter_at_the_ends_of_float32(length):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 16)).astype(np.float32)
+    head = TextHead.from_features(["a", "b", "c"], rng.normal(size=(3, 16)))
+    classifier = SeMoBridgeClassifier(texts=head, bridge="identity")
+    classifier.fit(X, ["a", "b", "c"] * 4)
+    # Below 1e-38 float32 has fewer digits.
+    np.testing.assert_allclose(
+        classifier.decision_function(X * np.float32(length)),
+        classifier.decision_function(X),
+        atol=1e-3,
+    )

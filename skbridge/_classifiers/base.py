@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skbridge._classifiers.labels import check_naming
 from skbridge._messages import shown
-from skbridge._rows import batches, softmax
+from skbridge._rows import batches, softmax, within_range
 from skbridge._texts.head import check_text_head
 from skbridge._texts.recipe import resolve_texts
 from skbridge._validation import (
@@ -285,7 +285,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         shape.
         """
         check_is_fitted(self)
-        X = check_embeddings(self, X, reset=False)
+        X = within_range(check_embeddings(self, X, reset=False))
         check_zero_rows(X, "predict")
         n_rows = min(len(X), max(1, _BLOCK_FLOATS // self._floats_per_row))
         out, score = None, self._scorer(n_rows, X.dtype)
