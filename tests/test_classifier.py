@@ -875,3 +875,17 @@ def test_lengths_of_queries_do_not_matter_at_the_ends_of_float32(length):
         classifier.decision_function(X),
         atol=1e-3,
     )
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_scores_that_overflow_are_an_error_and_no_first_class():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 16)).astype(np.float32)
+    head = TextHead.from_features(["a", "b", "c"], rng.normal(size=(3, 16)))
+    classifier = SeMoBridgeClassifier(
+        texts=head, bridge="identity", blending="exponential", smoothness=500
+    )
+    classifier.fit(X, ["a", "b", "c"] * 4)
+    for predict in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(ValueError, match=r"Scores must be finite.*smoothness"):
+            predict(X)

@@ -291,7 +291,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         out, score = None, self._scorer(n_rows, X.dtype)
         for rows in batches(len(X), n_rows):
             target = out[rows] if in_place and out is not None else None
-            block = finish(score(X[rows], target))
+            scores = score(X[rows], target)
+            if not np.isfinite(scores.max()):
+                raise ValueError(
+                    f"Scores must be finite, got {scores.max()}: the blend overflows "
+                    f"{scores.dtype}. Lower smoothness or the weights of the blend or "
+                    "of the shots, or pass float64 to fit and to predict."
+                )
+            block = finish(scores)
             if out is None:
                 out = np.empty((len(X), *block.shape[1:]), dtype=block.dtype)
             if block is not target:
