@@ -24,8 +24,8 @@ PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#B8860B", "#555555"
 SHOTS = (1, 2, 4, 8, 16)
 # Rows of the table, the name to show, colour, line style, marker.
 METHODS = (
-    ("recommended, trained", "skbridge, recommended, trained", ORANGE, "-", "o"),
-    ("recommended, searched", "skbridge, recommended", ORANGE, "--", "s"),
+    ("BridgedGDA, trained", "BridgedGDA, trained", ORANGE, "-", "o"),
+    ("BridgedGDA, searched", "BridgedGDA", ORANGE, "--", "s"),
     ("GDA", "GDA", BLUE, "-", "^"),
     ("ProKeR", "ProKeR", GREEN, "-", "v"),
     ("LP++", "LP++ (trained)", PURPLE, "-", "D"),
@@ -56,7 +56,7 @@ def draw_results():
             linestyle=style,
             marker=marker,
             markersize=6,
-            linewidth=2.5 if row.startswith("recommended") else 1.4,
+            linewidth=2.5 if row.startswith("BridgedGDA") else 1.4,
             label=name,
         )
     axes.set_xscale("log", base=2)
