@@ -17,6 +17,7 @@ from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassi
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
+    GridSearchCV,
     HalvingGridSearchCV,
     cross_val_predict,
     learning_curve,
@@ -210,3 +211,14 @@ def test_no_combination_is_silently_wrong(use, labels, head, problem, record_pro
             record_property(f"{texts}-{type(estimator).__name__}", came)
             if texts == "none":
                 assert came == "right"
+
+
+def test_templates_and_mode_can_be_searched(problem):
+    X, codes = problem
+    grid = {"texts__templates": ["simple", "a drawing of a {}."]}
+    grid["mode"] = ["closed_form", "trained"]
+    classifier = BridgedGDAClassifier(CLIPTexts(MODEL))
+    search = GridSearchCV(classifier, grid, cv=2, error_score="raise")
+    search.fit(X, np.array(NAMES)[codes])
+    assert len(search.cv_results_["params"]) == 4
+    assert search.best_score_ > 0.9
