@@ -24,6 +24,8 @@ from skbridge._validation import (
 
 # With this many shots per class, lambda_3="auto" weighs shots and texts alike.
 SHOTS_TO_MATCH_TEXTS = 8
+# Multiples of the weight that suits the number of shots, which a search tries.
+_LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 # CLIP's own logit scale, and that of nearly all its successors: training clips it
 # at 100.
 USUAL_LOGIT_SCALE = 100.0
@@ -193,6 +195,31 @@ class BridgedClassifier(FewShotClassifier):
         lambdas = (has_texts, 0.0, self._auto_lambda_3(class_count))
         return Blend(lambdas, logit_scale=self._logit_scale).default_temperature
 
+    # The shares of the text directions' energy that a search tries.
+    _energy_shares = ()
+
+    def search_space(self, n_shots, head):
+        """Give settings worth a search: the weight of z3, and the cut.
+
+        Parameters
+        ----------
+        n_shots : float
+            Median number of shots per class.
+        head : TextHead or None
+            The texts.
+
+        Returns
+        -------
+        dict
+        """
+        prior = self.search_prior(n_shots, head)
+        space = {name: [value] for name, value in prior.items()}
+        if "bridge_rank" in prior:
+            space["bridge_rank"] = list(self._energy_shares)
+        if "lambda_3" in prior:
+            space["lambda_3"] = (prior["lambda_3"] * _LAMBDA_FACTORS).tolist()
+        return space
+
     def _prior_rank(self, head, energy_share):
         """Rank of the bridge that a search starts from, where it can choose one."""
         # Training starts from the cut, so that each would be trained on its own.
@@ -233,8 +260,8 @@ class BridgedClassifier(FewShotClassifier):
         Raises
         ------
         ValueError
-            As `fit`; and if a new class has no text, or would change the bridge
-            (a text subspace without a text bank).
+            As `fit`; and if a new class has no text, or if the bridge is the
+            subspace of the class texts, which a new class would change.
         """
         first = not hasattr(self, "classes_")
         X, y, weight = check_shots(self, X, y, sample_weight, reset=first)

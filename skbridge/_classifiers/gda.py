@@ -15,14 +15,11 @@ from skbridge._classifiers.bridged import (
     USUAL_LOGIT_SCALE,
     BridgedClassifier,
 )
-from skbridge._classifiers.semobridge import LAMBDA_FACTORS
 from skbridge._gaussian import whiten
 from skbridge._rows import batches, unit
 from skbridge._validation import all_or_nothing
 
 _ENERGY_SHARE = 0.9
-# The shares of the text directions' energy that a search tries.
-_ENERGY_SHARES = [_ENERGY_SHARE, 0.95, 1.0]
 
 _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 
@@ -230,6 +227,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         self._finish_fit()
         return self
 
+    _energy_shares = (_ENERGY_SHARE, 0.95, 1.0)
+
     def _idle_parameters(self):
         if self.mode == "closed_form":
             yield ("early_stopping", "max_iter"), "mode='closed_form'"
@@ -382,14 +381,9 @@ class BridgedGDAClassifier(BridgedClassifier):
         -------
         dict
         """
-        prior = self.search_prior(n_shots, head)
-        space = {name: [value] for name, value in prior.items()}
-        if "bridge_rank" in prior:
-            space["bridge_rank"] = _ENERGY_SHARES
-        if "shrinkage" in prior:
+        space = super().search_space(n_shots, head)
+        if "shrinkage" in space:
             space["shrinkage"] = [0.2, self.shrinkage, 1.0]
-        if "lambda_3" in prior:
-            space["lambda_3"] = (prior["lambda_3"] * LAMBDA_FACTORS).tolist()
         return space
 
     def search_prior(self, n_shots, head):

@@ -21,10 +21,6 @@ from skbridge._validation import all_or_nothing
 # Share of the text directions' energy that the bridge spans by default. It did best
 # on held-out shots of real features; benchmarks/constants.py prints the comparison.
 _ENERGY_SHARE = 0.9
-# The shares that a search tries, and multiples of the weight that suits the number
-# of shots.
-_ENERGY_SHARES = [0.8, _ENERGY_SHARE, 0.95, 0.98, 1.0]
-LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 _SHARPNESSES = [2.0, 5.0, 10.0]
 
 _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
@@ -373,6 +369,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
         n_tokens = self._bridge.inverse.shape[1]
         self.class_bias_ = np.zeros((len(self.classes_), n_tokens), dtype=X.dtype)
 
+    _energy_shares = (0.8, _ENERGY_SHARE, 0.95, 0.98, 1.0)
+
     def _idle_parameters(self):
         if self.mode == "closed_form":
             yield _TRAINING, "mode='closed_form'"
@@ -569,14 +567,9 @@ class SeMoBridgeClassifier(BridgedClassifier):
         -------
         dict
         """
-        prior = self.search_prior(n_shots, head)
-        space = {name: [value] for name, value in prior.items()}
-        if "bridge_rank" in prior:
-            space["bridge_rank"] = _ENERGY_SHARES
-        if "lambda_3" in prior:
-            space["lambda_3"] = (prior["lambda_3"] * LAMBDA_FACTORS).tolist()
-            if self.blending == "exponential":
-                space |= {"alpha": _SHARPNESSES, "gamma": _SHARPNESSES}
+        space = super().search_space(n_shots, head)
+        if "lambda_3" in space and self.blending == "exponential":
+            space |= {"alpha": _SHARPNESSES, "gamma": _SHARPNESSES}
         return space
 
     def search_prior(self, n_shots, head):
