@@ -768,7 +768,7 @@ def test_label_without_a_text_lists_the_head_s_names(rng):
 def test_failed_fit_changes_nothing(head, shots, monkeypatch, options, fail_late):
     X, y = shots
     classifier = make(texts=head, **options)
-    other = [0, 1, 2] if fail_late else [0, 1, 9]
+    other = [0, 1, 3] if fail_late else [0, 1, 9]
 
     def refit():
         with monkeypatch.context() as patch:

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn.ensemble import VotingClassifier
 
 from skbridge import (
     BridgedGDAClassifier,
+    CLIPTexts,
     FewShotSearchCV,
     SeMoBridgeClassifier,
     TextHead,
@@ -94,3 +96,40 @@ def test_search_refuses_missing_groups(classifier, X, missing):
     groups = [missing, *range(10), missing]
     with pytest.raises(ValueError, match=r"2 of 12 groups are missing.*rows 0, 11"):
         FewShotSearchCV(classifier).fit(X, CODES, groups=groups)
+
+
+NAMES_OF_SIX = ["anchor", "apple", "bus", "clock", "lion", "tent"]
+
+
+@pytest.fixture(scope="module")
+def six():
+    return TextHead.from_clip(NAMES_OF_SIX, "skbridge-tiny", classes=range(6))
+
+
+def texts_of_six(kind):
+    if kind == "head":
+        return TextHead.from_clip(NAMES_OF_SIX, "skbridge-tiny", classes=range(6))
+    names = {"list": NAMES_OF_SIX, "dict": dict(enumerate(NAMES_OF_SIX))}[kind]
+    return CLIPTexts("skbridge-tiny", class_names=names)
+
+
+def one_shot(head, labels):
+    """One row per label, nearest to its own text."""
+    T = head[list(labels)].text_features
+    return T + 0.1 * (T - head.text_features.mean(axis=0))
+
+
+@pytest.mark.parametrize("kind", ["head", "list", "dict"])
+def test_encoded_labels_of_more_integer_texts_warn_at_one_shot(kind, six):
+    # VotingClassifier encodes 0, 1, 5 as 0, 1, 2, and 2 has a text as well.
+    X, y = one_shot(six, [0, 1, 5]), [0, 1, 5]
+    vote = VotingClassifier([("a", BridgedGDAClassifier(texts_of_six(kind)))])
+    with pytest.warns(UserWarning, match="are 0 to 2, 6 integers have.*labels 2 are"):
+        vote.fit(X, y)
+
+
+@pytest.mark.parametrize("kind", ["head", "list", "dict"])
+def test_first_labels_of_more_integer_texts_do_not_warn(kind, six):
+    X = one_shot(six, range(3))
+    classifier = BridgedGDAClassifier(texts_of_six(kind)).fit(X, [0, 1, 2])
+    assert classifier.text_head_.prompts == six[[0, 1, 2]].prompts

@@ -1,11 +1,13 @@
 """Checks that labels and class texts belong together, by asking the shots."""
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.special import bdtrc
 from sklearn.base import clone
 
+from skbridge._messages import shown
 from skbridge._texts.recipe import CLIPTexts
 
 # So many shots mostly show clearly that the texts fit, and the others are not asked.
@@ -39,10 +41,12 @@ def check_naming(X, codes, head, texts, labels):
     Warns
     -----
     UserWarning
-        If the shots agree with their texts no better than chance.
+        If the shots agree with their texts no better than chance, or if the labels
+        may be an encoding of others among the integers that have texts.
     """
     text_features = head.text_features.astype(X.dtype)
     _check_listed_order(X, codes, text_features, texts, labels)
+    _warn_of_possible_encoding(X, codes, texts, labels)
     warn_at_chance(X, codes, text_features, head.model)
 
 
@@ -72,6 +76,48 @@ def _check_listed_order(X, codes, text_features, texts, labels):
             "cross_val_predict) number the names in sorted order: pass "
             "sorted(class_names), or a dict from label to name."
         )
+
+
+def _warn_of_possible_encoding(X, codes, texts, labels):
+    """Warn where labels 0 to m - 1 may stand for other labels that have texts too.
+
+    The encoding of m integer labels is 0 to m - 1. Where more integers have texts, it
+    finds texts, possibly those of other labels. The labels are taken as they are
+    without a warning only if most shots of every label are nearest to its own text,
+    among all texts.
+    """
+    known = _integers_with_texts(texts)
+    m = len(labels)
+    if len(known) <= m or labels.tolist() != list(range(m)):
+        return
+    if isinstance(texts, CLIPTexts):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fit has warned of the labels' own texts
+            texts = texts.head(np.array(known))
+    text_features = texts[known].text_features.astype(X.dtype)
+    hits = np.bincount(codes, weights=_hits(X, codes, text_features), minlength=m)
+    unlike = np.flatnonzero(2 * hits <= np.bincount(codes, minlength=m))
+    if len(unlike):
+        warnings.warn(
+            f"The labels are 0 to {m - 1}, {len(known)} integers have texts, and most "
+            f"shots of the labels {shown(unlike.tolist())} are nearest to the text of "
+            "another label. If scikit-learn encoded the labels (meta-estimators and "
+            "cross_val_predict number them in sorted order), the texts are those of "
+            f"other labels. Give texts for these {m} labels alone, named 0 to {m - 1} "
+            "in sorted order; the same silences this warning where nothing is wrong.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _integers_with_texts(texts):
+    """Integer labels that a `texts` parameter has texts for, sorted."""
+    if isinstance(texts, CLIPTexts):
+        names = texts.class_names
+        known = names if isinstance(names, Mapping) else range(len(names or ()))
+    else:
+        known = getattr(texts, "classes", None) or ()
+    return sorted(label for label in known if isinstance(label, (int, np.integer)))
 
 
 def warn_at_chance(X, codes, text_features, model):
