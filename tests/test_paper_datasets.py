@@ -391,7 +391,7 @@ def test_missing_data_set_says_what_to_download_and_where_to_put_it(name, tmp_pa
     assert repr(str(tmp_path)) in message
     assert "https://" in message
     assert f"ROOT/{LAYOUTS[name][1]}" in message
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
         load_few_shot_dataset(name, tmp_path / "nowhere")
 
 
@@ -472,7 +472,7 @@ def test_class_with_too_few_samples_raises_warns_or_passes():
     X, y = list("abcde"), ["cat"] * 4 + ["dog"]
     with pytest.raises(ValueError, match=r"1 of 2 classes.*n_shots=2.*dog \(1\)"):
         sample_few_shot(X, y, 2)
-    with pytest.warns(UserWarning, match=r"dog \(1\)\. All of theirs"):
+    with pytest.warns(UserWarning, match=r"dog \(1\)\. All their samples are taken"):
         _, y_shots = sample_few_shot(X, y, 2, too_few="warn")
     assert y_shots == ["cat", "cat", "dog"]
     assert sample_few_shot(X, y, 2, 0, too_few="ignore")[1] == y_shots

@@ -1,4 +1,4 @@
-"""Emoji drawn by several artists: one concept a class, each style a shot."""
+"""Emoji by several artists: each concept is a class, and each style a shot."""
 
 import bz2
 import json
@@ -17,9 +17,9 @@ Emoji in several styles
 
 {n_classes} emoji concepts, each drawn once in every one of {n_styles} styles, as
 {size} by {size} RGB pixels over white. One concept is a class and each style gives
-one image of it, so k styles make k shots a class and the remaining ones the query
-images. The styles {monotone} use one colour only: between them and the others lies
-a domain shift, as between photographs and sketches.
+one image of it, so that k styles make k shots per class, and the other styles are
+the query images. The styles {monotone} use one colour only, a domain shift from the
+other styles, as from photographs to sketches.
 
 The bundled model ``skbridge-tiny`` was trained on no emoji of these classes, in any
 style.
@@ -41,7 +41,7 @@ def load_emoji(*, styles=None, folder=None, return_X_y=False):
     =================   ===================
     Classes                             140
     Styles                                9
-    Images              one a class a style
+    Images                            1,260
     Pixels              64 x 64, RGB, uint8
     =================   ===================
 

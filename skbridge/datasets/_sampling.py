@@ -1,4 +1,4 @@
-"""Few shots a class, drawn from a larger set."""
+"""A few shots per class, drawn from a larger set."""
 
 import warnings
 from numbers import Integral
@@ -29,7 +29,7 @@ def sample_few_shot(X, y, n_shots, random_state=None, *, too_few="raise"):
     Parameters
     ----------
     X : list, array-like, sparse matrix or DataFrame of length n_samples
-        Paths, images, embeddings: whatever belongs to the labels.
+        Paths, images or embeddings.
     y : array-like of shape (n_samples,)
         Labels.
     n_shots : int
@@ -37,14 +37,14 @@ def sample_few_shot(X, y, n_shots, random_state=None, *, too_few="raise"):
     random_state : int, RandomState instance or None, default=None
         An int makes the draw repeatable.
     too_few : {"raise", "warn", "ignore"}, default="raise"
-        What to do about classes with fewer samples than `n_shots`: raise, or take
-        all that they have, with a warning or without.
+        What to do about classes with fewer samples than `n_shots`: raise an error,
+        or take all their samples, with a warning or without.
 
     Returns
     -------
     X_shots : same type as `X`
-        Shots of the first class, in the order in which they were drawn, then of
-        the next; classes are sorted.
+        The shots by class, classes sorted, and within a class in the order in which
+        they were drawn.
     y_shots : same type as `y`
         Their labels.
 
@@ -57,8 +57,8 @@ def sample_few_shot(X, y, n_shots, random_state=None, *, too_few="raise"):
     Notes
     -----
     Samples are nested: with the same `X`, `y` and int `random_state` the shots of
-    a smaller `n_shots` are the first ones, class by class, of a larger. So a curve
-    over numbers of shots shows what more shots add, not another draw.
+    a smaller `n_shots` are the first shots of each class of a larger one. A curve
+    over numbers of shots then shows the effect of more shots, not of another draw.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def sample_few_shot(X, y, n_shots, random_state=None, *, too_few="raise"):
         column_or_1d(y), return_inverse=True, return_counts=True
     )
     if not len(classes):
-        raise ValueError("X and y have no samples; expected at least one of a class.")
+        raise ValueError("X and y have no samples; expected at least one sample.")
     few = np.flatnonzero(counts < n_shots)
     if len(few) and too_few != "ignore":
         shown = ", ".join(f"{classes[k]!s} ({counts[k]})" for k in few[:5])
@@ -85,11 +85,12 @@ def sample_few_shot(X, y, n_shots, random_state=None, *, too_few="raise"):
         )
         if too_few == "raise":
             raise ValueError(
-                f"{message} Lower n_shots, or take what they have with too_few='warn'."
+                f"{message} Lower n_shots, or take the samples that there are with "
+                "too_few='warn'."
             )
-        warnings.warn(f"{message} All of theirs are taken.", stacklevel=2)
+        warnings.warn(f"{message} All their samples are taken.", stacklevel=2)
     rng = check_random_state(random_state)
-    # A whole class is drawn whatever n_shots: this is what makes samples nested.
+    # Each class is permuted as a whole, so that samples are nested.
     drawn = [
         rng.permutation(np.flatnonzero(codes == k))[:n_shots]
         for k in range(len(classes))
