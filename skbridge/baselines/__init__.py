@@ -1,8 +1,23 @@
 """Other few-shot classifiers of CLIP embeddings, behind the same interface.
 
-Each is written from its paper's equations, takes the same parameters for its
-texts as :class:`skbridge.SeMoBridgeClassifier`, and can be searched and
-cross-validated in its place.
+Each is written from its paper's equations, takes `texts` as
+:class:`skbridge.SeMoBridgeClassifier` does, and can be searched and cross-validated in
+its place.
+
+========================  =======================================================
+`_common`                 base classes: `fit`, texts, blends and shared documentation
+`_zero_shot`              zero-shot CLIP
+`_tip_adapter`            Tip-Adapter and Tip-Adapter-F
+`_tip_adapter_training`   the training of Tip-Adapter-F, in PyTorch
+`_ape`                    APE
+`_gda`                    Gaussian discriminant analysis
+`_lp_plus_plus`           LP++
+`_proker`                 ProKeR
+========================  =======================================================
+
+A further rival is one more file and a line here. It may import `_classifiers`,
+`_class_sums`, `_rows`, `_validation` and `_clip.device`; only users, examples and
+benchmarks import this package.
 """
 
 from skbridge.baselines._ape import APEClassifier

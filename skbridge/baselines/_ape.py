@@ -3,13 +3,11 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt
 
 from skbridge._class_sums import class_sums
 from skbridge._classifiers.blend import divergence_bits
 from skbridge._rows import log_softmax, unit
-from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import (
     NON_NEGATIVE,
     CacheBlend,
@@ -19,12 +17,11 @@ from skbridge.baselines._common import (
 
 
 def channel_criterion(X, codes, weight, text_features, lmbda):
-    """How little each channel tells the classes apart; the smallest are kept.
+    """Criterion J of each channel: the smaller, the better it separates the classes.
 
-    ``J = lmbda S - (1 - lmbda) V``: S is the mean product of two members of
-    different classes, each class's members being its text and its shots, and V
-    the variance over the classes of their texts (of their unit class means,
-    without texts).
+    ``J = lmbda S - (1 - lmbda) V``. S is the mean product of two members of different
+    classes, where the members of a class are its text and its shots. V is the variance
+    over classes of the texts or, without texts, of the unit class means.
 
     Parameters
     ----------
@@ -33,7 +30,7 @@ def channel_criterion(X, codes, weight, text_features, lmbda):
     codes : ndarray of shape (n_shots,)
         Class of each shot.
     weight : ndarray of shape (n_shots,)
-        Times each shot counts.
+        Number of times that each shot counts.
     text_features : ndarray of shape (n_classes, n_features) or None
         Unit class texts.
     lmbda : float
@@ -67,47 +64,46 @@ class APEClassifier(CacheClassifier):
         Weight of inter-class similarity against variance in the choice of
         channels, the paper's lambda.
     n_channels : float or int, default=0.75
-        Channels to keep, the paper's Q: a share of them if a float, a number
-        of them if an int.
+        The paper's Q: number of channels to use if an int, their share if a float.
     alpha : float, default=2.0
         Weight of the cache against the texts.
     beta : float, default=1.0
         Sharpness: how fast a shot's vote fades with its distance.
     gamma : float, default=0.1
-        How much more a shot counts that its class's text fits badly.
+        How much more a shot counts if the text of its class fits it badly.
     {temperature}
 
     Attributes
     ----------
     {attributes}
-    channels_ : ndarray of shape (n_kept,)
-        Channels that are kept, in ascending order.
-    cache_keys_ : ndarray of shape (n_shots, n_kept)
-        Kept channels of the shots, unit, ordered by class.
+    channels_ : ndarray of shape (n_chosen,)
+        Chosen channels, in ascending order.
+    cache_keys_ : ndarray of shape (n_shots, n_chosen)
+        Shots in the chosen channels, scaled to unit length, ordered by class.
     cache_labels_ : ndarray of shape (n_shots,)
         Index in `classes_` of each key's label.
     cache_weight_ : ndarray of shape (n_shots,)
         Sample weight of each key.
     cache_divergence_ : ndarray of shape (n_shots,)
-        How badly the text of its class fits each key, in bits; zero without
-        texts.
+        KL of each key, in bits: how badly the text of its class fits it. Zero
+        without texts.
 
     See Also
     --------
-    TipAdapterClassifier : The same on all channels, each shot weighing one.
+    TipAdapterClassifier : The same on all channels, with equal votes.
 
     Notes
     -----
-    The channels with the smallest ``J = lmbda S - (1 - lmbda) V`` are kept: S is
+    The channels with the smallest ``J = lmbda S - (1 - lmbda) V`` are chosen: S is
     the mean product of a channel over pairs of members (texts and shots) of
-    different classes, V its variance over the class texts. On the kept channels,
-    with F' the unit shots and T' the unit texts, the scores are ``s = scale z1 +
-    alpha exp(-beta (1 - q' F')) diag(exp(gamma KL)) L``, where ``KL = log2((1 +
-    1e-6) / (p + 1e-6))`` and p is the softmax of ``F' T'`` at the shot's own
-    class; z1 uses all channels (section 3 of [1]_, details as in the official
-    code). The official code sets the number of channels for each data set, about
-    half to nine tenths of them, and searches alpha (from 1 to 3 at first, by data
-    set), beta (from 1) and gamma (from 0.1).
+    different classes, V its variance over the class texts. Let q, F' and T' be the
+    query, the shots and the texts in the chosen channels, each of unit length. The
+    scores are ``s = scale z1 + alpha exp(-beta (1 - q F'^T)) diag(exp(gamma KL)) L``,
+    where L are the one-hot labels, ``KL = log2((1 + 1e-6) / (p + 1e-6))``, and p is
+    the softmax of ``F' T'^T`` at the shot's own class; z1 uses all channels (section 3
+    of [1]_, details as in the official code). The official code sets the number of
+    channels per data set, from about half to nine tenths of them, and searches alpha
+    (from 1 to 3 at first, by data set), beta (from 1) and gamma (from 0.1).
 
     Without texts the first term drops out, alpha only scales the scores, gamma
     has no effect, and V is taken over the unit class means. At ``alpha=0`` the
@@ -164,42 +160,15 @@ class APEClassifier(CacheClassifier):
         self.beta = beta
         self.gamma = gamma
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing
-    def fit(self, X, y, sample_weight=None):
-        """Choose the channels and fill the cache with the shots.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
-        y : array-like of shape (n_samples,)
-            Labels; classes may have any numbers of shots, from one.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each shot; weight 2 is the shot given twice.
-
-        Returns
-        -------
-        APEClassifier
-            The fitted classifier.
-
-        Raises
-        ------
-        ValueError
-            If y has one class only, a label has no text, X and the texts have
-            different widths, there are fewer channels than `n_channels`, or
-            alpha is zero without texts.
-        """
-        X, codes, weight = self._start_unit(X, y, sample_weight)
-        kept = self._n_kept(X.shape[1])
+    def _learn(self, X, codes, weight):
+        """Choose the channels and fill the cache with the shots."""
+        n_chosen = self._n_chosen(X.shape[1])
         criterion = channel_criterion(X, codes, weight, self._text_features, self.lmbda)
-        self.channels_ = np.sort(np.argsort(criterion, kind="stable")[:kept])
+        self.channels_ = np.sort(np.argsort(criterion, kind="stable")[:n_chosen])
         self._set_cache(unit(X[:, self.channels_]), codes, weight)
         self.cache_divergence_ = self._divergence(codes)
-        self._finish_fit()
-        return self
 
-    def _n_kept(self, n_features):
+    def _n_chosen(self, n_features):
         if not isinstance(self.n_channels, Integral):
             return max(1, round(self.n_channels * n_features))
         if self.n_channels > n_features:
@@ -231,7 +200,7 @@ class APEClassifier(CacheClassifier):
     def search_space(self, n_shots, head):
         from scipy.stats import loguniform
 
-        # Lists, since settings that differ in alpha alone share the rest.
+        # Lists, so that settings which differ in alpha alone share all other work.
         space = {
             "n_channels": [0.5, 0.75, 1.0],
             "beta": [0.5, 1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 20.0, 35.0],

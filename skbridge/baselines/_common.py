@@ -1,19 +1,21 @@
-"""What the rivals share: texts, unit shots, blends, and their documentation."""
+"""Base classes of the rivals: texts, unit shots, blends, shared documentation."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
 from skbridge._classifiers.base import FewShotClassifier
 from skbridge._rows import unit
+from skbridge._validation import all_or_nothing
 
 NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 POSITIVE = [Interval(Real, 0, None, closed="neither")]
 
-# Written once for all rivals; {name} in a docstring stands for its entry.
+# Written once for all rivals: {name} in a docstring is replaced by its entry.
 _SHARED_DOCS = {
     "texts": """\
 texts : str, path-like, CLIPTexts, TextHead or None, default="ViT-B-16"
@@ -35,7 +37,7 @@ classes_ : ndarray of shape (n_classes,)
     class_count_ : ndarray of shape (n_classes,)
         Sum of the sample weights of each class.
     blend_ : object
-        Makes scores of component logits.
+        Blends component logits to scores.
     temperature_ : float
         Factor of the scores in the softmax.""",
 }
@@ -65,7 +67,7 @@ class AddedLogits:
 
 @dataclass(frozen=True)
 class PlainScores:
-    """Scores that are the only component as it is.
+    """The only component as the scores.
 
     Attributes
     ----------
@@ -105,12 +107,12 @@ def cache_logits(affinity, sharpness, values, starts):
 
 @dataclass(frozen=True, eq=False)
 class CacheBlend:
-    """Texts, and the votes of the shots: the nearer to the query, the more.
+    """Blend of the texts and of the votes of the shots, which fade with distance.
 
     Attributes
     ----------
     sum : AddedLogits
-        Adds texts and votes.
+        Weighted sum of texts and votes.
     sharpness : float
         Beta.
     values : ndarray of shape (n_shots,)
@@ -146,7 +148,7 @@ class CacheBlend:
 class CacheBlends:
     """Cache blends of one fit, evaluated together.
 
-    The votes cost most; blends that differ in alpha alone share them.
+    Blends that differ in alpha alone share the votes, whose exponentials cost most.
 
     Parameters
     ----------
@@ -173,11 +175,12 @@ class CacheBlends:
 
 
 class RivalClassifier(FewShotClassifier):
-    """Rival of the bridge: texts weighed against some few-shot logits.
+    """Base class of the rivals: CLIP's logits beside logits of the shots.
 
-    A subclass writes ``{texts}``, ``{temperature:...}`` and ``{attributes}`` in its
-    docstring where the shared documentation goes, implements ``_components`` and
-    ``_make_blend``, and calls ``_start_unit`` and ``_finish_fit`` in `fit`.
+    A subclass implements ``_learn(X, codes, weight)``, which sets its fitted attributes
+    from unit shots ordered by class, ``_components`` and ``_make_blend``. In its
+    docstring ``{texts}``, ``{temperature}`` and ``{attributes}`` stand for the shared
+    documentation.
     """
 
     _parameter_constraints = {
@@ -193,17 +196,47 @@ class RivalClassifier(FewShotClassifier):
                 text = text.replace("{default}", cls._default_temperature_doc)
                 cls.__doc__ = cls.__doc__.replace(f"{{{name}}}", text)
 
-    def _start_unit(self, X, y, sample_weight):
-        """Start fitting; give unit shots ordered by class, their codes and weights."""
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def fit(self, X, y, sample_weight=None):
+        """Learn from labelled shots.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Image embeddings; their lengths do not matter.
+        y : array-like of shape (n_samples,)
+            Labels; classes may have any numbers of shots, from one.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each shot; weight 2 is the shot given twice, weight 0 the
+            shot left out.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If y has one class only, a label has no text, X and the texts have
+            different widths, no term of the scores is left (no texts, and no weight
+            for the shots), or a parameter does not suit the shots.
+        """
         X, codes, weight = self._start_fit(X, y, sample_weight)
         order = np.argsort(codes, kind="stable")
-        return unit(X[order]), codes[order], weight[order]
+        self._learn(unit(X[order]), codes[order], weight[order])
+        self._finish_fit()
+        return self
+
+    def _learn(self, X, codes, weight):
+        raise NotImplementedError
 
     def _check_alpha(self):
         if self.alpha == 0 and self._text_features is None:
             raise ValueError(
-                "alpha=0 gives the shots no weight, and without texts nothing else "
-                "has any. Use a positive alpha, or give texts."
+                "alpha=0 gives the shots no weight, and without texts there is nothing "
+                "else to score by. Use a positive alpha, or give texts."
             )
 
     def _added_logits(self):
@@ -216,10 +249,10 @@ class RivalClassifier(FewShotClassifier):
 
 
 class CacheClassifier(RivalClassifier):
-    """Rival whose shots vote, the nearer to the query the more.
+    """Rival whose shots vote for their classes, with weights that fade with distance.
 
-    A subclass sets `cache_keys_`, `cache_labels_` and `cache_weight_` with
-    ``_set_cache``.
+    A subclass calls ``_set_cache`` in ``_learn``, which sets `cache_keys_`,
+    `cache_labels_` and `cache_weight_`.
     """
 
     def _set_cache(self, keys, codes, weight):

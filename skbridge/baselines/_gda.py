@@ -2,20 +2,18 @@
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.base import _fit_context
 
 from skbridge._class_sums import class_sums
 from skbridge._rows import unit
-from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import NON_NEGATIVE, RivalClassifier, has_texts
 
-# Squared rounding error of unit rows in float64, with room to spare: scatter
-# below it is that of equal rows.
+# Scatter per shot below this is rounding error: equal unit rows in float64 have some
+# 1e-32.
 _NO_SCATTER = 1e-24
 
 
 def gaussian_discriminant(X, codes, weight):
-    """Coefficients of GDA with the paper's ridge-like precision.
+    """Coefficients of Gaussian discriminant analysis with the paper's precision.
 
     Parameters
     ----------
@@ -24,7 +22,7 @@ def gaussian_discriminant(X, codes, weight):
     codes : ndarray of shape (n_shots,)
         Class of each shot.
     weight : ndarray of shape (n_shots,)
-        Times each shot counts; their sum exceeds 1.
+        Number of times that each shot counts; the sum exceeds 1.
 
     Returns
     -------
@@ -43,13 +41,13 @@ def gaussian_discriminant(X, codes, weight):
     residuals = np.sqrt(weight)[:, None] * (X - means[codes])
     trace = np.vdot(residuals, residuals)
     if trace <= _NO_SCATTER * total:
-        # One shot a class has no scatter within; that of all shots stands in.
+        # One shot per class has no scatter within classes: use that of all shots.
         residuals = np.sqrt(weight)[:, None] * (X - weight @ X / total)
         trace = np.vdot(residuals, residuals)
     scatter = residuals.T @ residuals
-    # Shots that are all the same make every class alike, whatever the ridge.
+    # If all shots are equal, so are all scores, whatever the ridge.
     scatter[np.diag_indices(n_features)] += trace / (total - 1) if trace > 0 else 1
-    # Centred means give the same posterior, and no large terms that cancel.
+    # Centred means give the same posterior, without large terms that cancel.
     centre = means.mean(axis=0)
     centred = means - centre
     coef = n_features * cho_solve(cho_factor(scatter), centred.T).T
@@ -58,7 +56,7 @@ def gaussian_discriminant(X, codes, weight):
 
 
 class GDAClassifier(RivalClassifier):
-    """Gaussian discriminant analysis of the shots, beside the class texts.
+    """Gaussian discriminant analysis of the shots, added to CLIP's logits.
 
     Parameters
     ----------
@@ -79,24 +77,24 @@ class GDAClassifier(RivalClassifier):
 
     See Also
     --------
+    skbridge.BridgedGDAClassifier : The same model after the bridge.
     sklearn.discriminant_analysis.LinearDiscriminantAnalysis : The same model
         with other estimates of the covariance, and no texts.
 
     Notes
     -----
-    With the mean mu_k of the unit shots of class k and S their covariance about
-    their class means, of n shots and d features, the precision is ``P = d ((n -
-    1) S + tr(S) I)^-1``, an empirical Bayes estimate that is better than a plain
-    inverse where n is small against d. The scores are ``s = scale z1 + alpha (x P
-    mu_k - mu_k P mu_k / 2)``, equal priors being left out (section 3.1 of [1]_);
-    a term that all classes share is left out too. The paper searches alpha among
-    the powers of ten from 1e-4 to 100. The default was the best fixed value on
-    average over 1 to 16 shots of DTD and Stanford Cars; with many shots more is
-    better, at 16 from 0.3 to 1.
+    Let mu_k be the mean of the unit shots of class k, and S the covariance of n shots
+    of d features about their class means. The precision is ``P = d ((n - 1) S + tr(S)
+    I)^-1``, an empirical Bayes estimate that is better than the inverse of S where n is
+    small against d. The scores are ``s = scale z1 + alpha (x P mu_k - mu_k P mu_k /
+    2)`` (section 3.1 of [1]_), without terms that all classes share, such as equal
+    priors. The paper searches alpha among the powers of ten from 1e-4 to 100. The
+    default was the best fixed value on average over 1 to 16 shots of DTD and Stanford
+    Cars; larger values are better with many shots (0.3 to 1 with 16).
 
-    With one shot a class S is zero; then the covariance of all shots about their
-    common mean stands in. (The official code then has ten augmented views of
-    each shot.) Weights are repetitions, n their sum.
+    With one shot per class S is zero, and the covariance of all shots about their
+    common mean is used instead. (The official code has ten augmented views of each
+    shot in this case.) Weights are repetitions, and n is their sum.
 
     Without texts the first term drops out, and alpha only scales the scores. At
     ``alpha=0`` the probabilities are CLIP's zero-shot.
@@ -134,45 +132,18 @@ class GDAClassifier(RivalClassifier):
         self.temperature = temperature
         self.alpha = alpha
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing
-    def fit(self, X, y, sample_weight=None):
-        """Estimate the class means and the precision that they share.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
-        y : array-like of shape (n_samples,)
-            Labels; classes may have any numbers of shots, from one.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each shot; weight 2 is the shot given twice.
-
-        Returns
-        -------
-        GDAClassifier
-            The fitted classifier.
-
-        Raises
-        ------
-        ValueError
-            If y has one class only, a label has no text, X and the texts have
-            different widths, the weights sum to one or less, or alpha is zero
-            without texts.
-        """
-        X, codes, weight = self._start_unit(X, y, sample_weight)
+    def _learn(self, X, codes, weight):
+        """Estimate the class means and the precision that they share."""
         if weight.sum() <= 1:
             raise ValueError(
                 f"sample_weight sums to {weight.sum():g}, but a weight is the number "
                 "of times that a shot counts, and a covariance needs more than one "
-                "shot. Scale the weights, say to a mean of 1."
+                "shot. Scale the weights, for example to a mean of 1."
             )
         fitted = gaussian_discriminant(X, codes, weight)
         self.coef_, self.intercept_, self.means_ = (
             array.astype(X.dtype) for array in fitted
         )
-        self._finish_fit()
-        return self
 
     def _components(self, X, skip):
         q = unit(X)

@@ -4,28 +4,26 @@ from numbers import Integral
 
 import numpy as np
 from scipy.linalg import eigvalsh
-from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
 from skbridge._class_sums import class_sums
 from skbridge._rows import unit
-from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import PlainScores, RivalClassifier
 
-# Of the official code: momentum of the prototypes, steps of the prototypes to one
-# of the multipliers, and the factor in the multipliers' first value.
+# The official code's momentum of the prototypes, number of their steps for one step of
+# the multipliers, and factor in the multipliers' start.
 _MOMENTUM = 0.9
 _CYCLE = 10
 _FIRST_TEXT_WEIGHT = 250.0
 
 
 def _step(numerator, curvature):
-    """Divide, but stay where the loss is flat (shots of zeros, say)."""
+    """Divide; 0 where the loss is flat, as for shots of zeros."""
     return float(numerator / curvature) if curvature > 0 else 0.0
 
 
 def fit_linear_probe(X, codes, weight, text_features, max_iter):
-    """Minimise the cross-entropy of LP++ by block coordinate descent.
+    """Minimise the cross entropy of LP++ by block coordinate descent.
 
     Parameters
     ----------
@@ -34,11 +32,11 @@ def fit_linear_probe(X, codes, weight, text_features, max_iter):
     codes : ndarray of shape (n_shots,)
         Class of each shot.
     weight : ndarray of shape (n_shots,)
-        Times each shot counts.
+        Number of times that each shot counts.
     text_features : ndarray of shape (n_classes, n_features) or None
         Unit class texts.
     max_iter : int
-        Steps of the prototypes.
+        Number of steps of the prototypes.
 
     Returns
     -------
@@ -71,7 +69,7 @@ def fit_linear_probe(X, codes, weight, text_features, max_iter):
         logits = X @ prototypes.T
         if text_features is not None:
             logits += cosines * text_weight
-        # In place: these passes cost as much as the products.
+        # In place: these passes cost as much as the matrix products.
         logits -= logits.max(axis=1, keepdims=True)
         own = logits[rows, codes]
         slope = np.exp(logits, out=logits)
@@ -94,8 +92,8 @@ class LPPlusPlusClassifier(RivalClassifier):
     ----------
     {texts}
     max_iter : int, default=300
-        Steps of the class prototypes; each tenth is followed by one of the text
-        multipliers. Fewer steps regularise more.
+        Number of steps of the class prototypes; after every ten of them the text
+        multipliers take one. Fewer steps regularise more.
     {temperature}
 
     Attributes
@@ -108,7 +106,7 @@ class LPPlusPlusClassifier(RivalClassifier):
     n_iter_ : int
         Number of steps.
     loss_curve_ : ndarray of shape (`n_iter_`,)
-        Cross-entropy before each step.
+        Cross entropy before each step.
 
     See Also
     --------
@@ -117,18 +115,19 @@ class LPPlusPlusClassifier(RivalClassifier):
     Notes
     -----
     The scores are ``s_k = x . (w_k + alpha_k T_k)`` with T_k the unit text of
-    class k; w and alpha minimise their cross-entropy on the unit shots, without
+    class k; w and alpha minimise their cross entropy on the unit shots, without
     an intercept or a penalty [1]_. With n shots F, the prototypes start from the
     sum of the shots of each class and take steps of ``4 n / lambda_max(F'F)``;
     each alpha_k starts from 250 times the mean cosine of a shot with its own
-    text, and takes steps of ``n / (4 max_k sum_i (f_i . T_k)^2)``. Steps,
-    starting points, momentum (0.9) and the ten steps of w to one of alpha are
-    those of the official code; nothing is left to tune but when to stop.
+    text, and takes steps of ``n / (4 max_k sum_i (f_i . T_k)^2)``. Step sizes,
+    starting points, momentum (0.9) and the ten steps of w for one of alpha are
+    those of the official code. Only the number of steps is left to tune.
 
-    The official code has an intercept too, adds up the gradients of alpha over
-    all the steps before, and keeps the step that is best on validation images;
-    here there are none and the last step counts. Weights are repetitions, n
-    their sum. Without texts alpha is zero, and this is a linear probe.
+    The official code also has an intercept, accumulates the gradients with respect to
+    alpha over all earlier steps, and uses the step that is best on validation images;
+    here there are no validation images, and the last step is used. Weights are
+    repetitions, and n is their sum. Without texts alpha is zero, and this is a linear
+    probe.
 
     References
     ----------
@@ -162,32 +161,8 @@ class LPPlusPlusClassifier(RivalClassifier):
         self.temperature = temperature
         self.max_iter = max_iter
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing
-    def fit(self, X, y, sample_weight=None):
-        """Learn prototypes and text multipliers from labelled shots.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
-        y : array-like of shape (n_samples,)
-            Labels; classes may have any numbers of shots, from one.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each shot; weight 2 is the shot given twice.
-
-        Returns
-        -------
-        LPPlusPlusClassifier
-            The fitted classifier.
-
-        Raises
-        ------
-        ValueError
-            If y has one class only, a label has no text, or X and the texts have
-            different widths.
-        """
-        X, codes, weight = self._start_unit(X, y, sample_weight)
+    def _learn(self, X, codes, weight):
+        """Learn prototypes and text multipliers."""
         self.prototypes_, self.text_weight_, self.loss_curve_ = fit_linear_probe(
             X, codes, weight, self._text_features, self.max_iter
         )
@@ -196,8 +171,6 @@ class LPPlusPlusClassifier(RivalClassifier):
         if self._text_features is not None:
             texts = self.text_weight_[:, None] * self._text_features
             self._coef = self._coef + texts
-        self._finish_fit()
-        return self
 
     def _components(self, X, skip):
         return (unit(X) @ self._coef.T,)

@@ -1,13 +1,11 @@
-"""Tip-Adapter and Tip-Adapter-F: a cache of the shots beside the texts."""
+"""Tip-Adapter and Tip-Adapter-F: votes of the shots, added to CLIP's logits."""
 
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbridge._rows import unit
-from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import (
     NON_NEGATIVE,
     POSITIVE,
@@ -18,7 +16,7 @@ from skbridge.baselines._common import (
 
 
 class TipAdapterClassifier(CacheClassifier):
-    """Tip-Adapter: every shot votes for its class, the nearer the more.
+    """Tip-Adapter: every shot votes for its class, the nearer to the query the more.
 
     Parameters
     ----------
@@ -30,15 +28,15 @@ class TipAdapterClassifier(CacheClassifier):
     beta : float, default=5.5
         Sharpness: how fast a shot's vote fades with its distance.
     train_alpha, train_beta : float, default=1.0 and 5.5
-        Training: `alpha` and `beta` while the keys are learned. Apart from
-        those, since the official code learns with fixed values and searches
-        `alpha` and `beta` afterwards.
+        Training: values of `alpha` and `beta` while the keys are learned. They are
+        parameters of their own because the official code trains with fixed values
+        and searches `alpha` and `beta` afterwards.
     learning_rate : float, default=1e-3
-        Training: first step size of AdamW; it falls to zero along a cosine.
+        Training: first step size of AdamW, which falls to zero along a cosine.
     max_iter : int, default=20
-        Training: passes over the shots.
+        Training: number of passes over the shots.
     batch_size : int, default=256
-        Training: shots a step.
+        Training: number of shots per step.
     random_state : int, RandomState instance or None, default=0
         Training: order of the shots, where they fill more than one batch.
     {temperature}
@@ -49,7 +47,7 @@ class TipAdapterClassifier(CacheClassifier):
     ----------
     {attributes}
     cache_keys_ : ndarray of shape (n_shots, n_features)
-        Unit shots ordered by class; in trained mode what became of them.
+        Unit shots, ordered by class; in trained mode fine-tuned.
     cache_labels_ : ndarray of shape (n_shots,)
         Index in `classes_` of each key's label.
     cache_weight_ : ndarray of shape (n_shots,)
@@ -62,22 +60,22 @@ class TipAdapterClassifier(CacheClassifier):
     See Also
     --------
     APEClassifier : Leaves out channels that do not tell the classes apart.
-    ProKeRClassifier : Solves for the votes instead of counting them.
+    ProKeRClassifier : Kernel ridge regression in place of votes.
 
     Notes
     -----
     The scores of a query q are ``s = scale z1 + alpha exp(-beta (1 - q F')) L``
-    with F' the unit shots, L their one-hot labels and ``z1`` the cosines with
+    with F the unit shots, L their one-hot labels and ``z1`` the cosines with
     the class texts (equations 3 to 6 of [1]_). Without texts the first term
     drops out, and alpha only scales the scores. At ``alpha=0`` the probabilities
     are CLIP's zero-shot.
 
-    Tip-Adapter-F minimises the cross-entropy of the shots with respect to F' by
-    AdamW (eps 1e-4, weight decay 0.01), in batches, as the official code does.
-    There every pass embeds another random crop of each shot, and the best pass
-    on test or validation images is kept; here the shots are embeddings, a pass
-    sees these, and the last step counts. A sample weight is the repetition of
-    the shot, exactly so as long as one batch holds all shots.
+    Tip-Adapter-F minimises the cross entropy of the shots with respect to F by
+    AdamW (eps 1e-4, weight decay 0.01), in batches, as the official code does. The
+    official code embeds another random crop of each shot in every pass, and uses the
+    pass that is best on test or validation images. Here the shots are embeddings, the
+    same in every pass, and the last step is used. A sample weight repeats the shot,
+    exactly as long as one batch holds all shots.
 
     References
     ----------
@@ -138,38 +136,12 @@ class TipAdapterClassifier(CacheClassifier):
         self.batch_size = batch_size
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing
-    def fit(self, X, y, sample_weight=None):
-        """Fill the cache with the shots and, in trained mode, tune its keys.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
-        y : array-like of shape (n_samples,)
-            Labels; classes may have any numbers of shots, from one.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each shot; weight 2 is the shot given twice.
-
-        Returns
-        -------
-        TipAdapterClassifier
-            The fitted classifier.
-
-        Raises
-        ------
-        ValueError
-            If y has one class only, a label has no text, X and the texts have
-            different widths, or alpha is zero without texts.
-        """
-        X, codes, weight = self._start_unit(X, y, sample_weight)
+    def _learn(self, X, codes, weight):
+        """Fill the cache with the shots and, in trained mode, tune its keys."""
         self._set_cache(X, codes, weight)
         self.n_iter_, self.loss_curve_ = 1, np.empty(0)
         if self.mode == "trained":
             self._train(X, codes, weight)
-        self._finish_fit()
-        return self
 
     def _train(self, X, codes, weight):
         from skbridge._clip.device import resolve_device
@@ -210,7 +182,7 @@ class TipAdapterClassifier(CacheClassifier):
     def search_space(self, n_shots, head):
         from scipy.stats import loguniform
 
-        # A list, since settings with one beta in common share its exponentials.
+        # A list, so that settings of the same beta share its exponentials.
         space = {"beta": [0.5, 1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 20.0, 35.0]}
         if has_texts(head):
             space["alpha"] = loguniform(0.03, 30)

@@ -19,7 +19,7 @@ def train_keys(
     random_state,
     device,
 ):
-    """Fine-tune the keys of the cache on the cross-entropy of the shots.
+    """Fine-tune the keys of the cache on the cross entropy of the shots.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def train_keys(
     learning_rate : float
         First step size; it falls to zero along a cosine.
     n_epochs, batch_size : int
-        Passes over the shots, and shots a step.
+        Number of passes over the shots, and of shots per step.
     random_state : int, RandomState instance or None
-        Order of the shots; not used where one batch holds them all.
+        Order of the shots; not used if one batch holds them all.
     device : str
         Where to train.
 
@@ -80,8 +80,9 @@ def train_keys(
             loss = weight[rows] @ each / weight[rows].sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            # Of a shot given twice each copy gets half of this gradient; AdamW's
-            # eps would otherwise tell a weight from a repetition.
+            # A shot of weight 2 is one key with the gradient of two. Dividing gives
+            # the gradient of one, so that AdamW, whose eps depends on the scale, treats
+            # weight and repetition alike.
             keys.grad /= weight[:, None]
             optimizer.step()
             schedule.step()

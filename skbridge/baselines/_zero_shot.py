@@ -1,17 +1,14 @@
-"""Zero-shot CLIP: nothing but the class texts."""
-
-from sklearn.base import _fit_context
+"""Zero-shot CLIP: the class texts alone."""
 
 from skbridge._rows import unit
-from skbridge._validation import all_or_nothing
 from skbridge.baselines._common import PlainScores, RivalClassifier
 
 
 class ZeroShotClassifier(RivalClassifier):
-    """CLIP without shots: each image goes to the nearest class text.
+    """Zero-shot CLIP: each image goes to the nearest class text.
 
     `fit` takes labelled shots like every other classifier, but learns only which
-    labels there are. What shots must beat.
+    labels there are. Classifiers that use the shots are measured against it.
 
     Parameters
     ----------
@@ -53,40 +50,14 @@ class ZeroShotClassifier(RivalClassifier):
         self.texts = texts
         self.temperature = temperature
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing
-    def fit(self, X, y, sample_weight=None):
-        """Find the texts of the labels in y.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Image embeddings; only their width matters.
-        y : array-like of shape (n_samples,)
-            Labels.
-        sample_weight : array-like of shape (n_samples,), default=None
-            A label whose shots all weigh zero is left out.
-
-        Returns
-        -------
-        ZeroShotClassifier
-            The fitted classifier.
-
-        Raises
-        ------
-        ValueError
-            If there are no class texts, y has one class only, or a label has no
-            text.
-        """
-        self._start_unit(X, y, sample_weight)
+    def _learn(self, X, codes, weight):
+        """Check that there are texts."""
         if self._text_features is None:
             reason = "texts is None" if self.texts is None else "texts has no classes"
             raise ValueError(
                 f"ZeroShotClassifier needs class texts, but {reason}. Name the CLIP "
                 "model that embedded the images, or pass a TextHead with classes."
             )
-        self._finish_fit()
-        return self
 
     def _components(self, X, skip):
         return (self._text_cosines(unit(X)),)
