@@ -25,6 +25,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skbridge._search.evaluate
+import skbridge._search.fits
 from skbridge import (
     BridgedGDAClassifier,
     CLIPTexts,
@@ -412,7 +413,7 @@ def test_texts_may_be_searched_as_well(problem):
     ("space", "error", "message"),
     [
         ({"lamda_3": [1.0]}, ValueError, "Did you mean 'lambda_3'"),
-        ({"zzzz": [1.0]}, ValueError, "no parameter of SeMoBridgeClassifier. Its"),
+        ({"zzzz": [1.0]}, ValueError, "not a parameter of SeMoBridgeClassifier. Its"),
         ({"lambda_3": [-1.0]}, ValueError, "'lambda_3' parameter of SeMoBridge"),
         ({"lambda_3": 1.0}, TypeError, "lambda_3"),
         ({"lambda_3": []}, ValueError, "lambda_3"),
@@ -744,7 +745,7 @@ def test_results_do_not_depend_on_how_shots_and_settings_are_cut(
 ):
     X, y, head = problem
     whole = search_of(head, scoring=scoring).fit(X, y)
-    monkeypatch.setattr(skbridge._search.evaluate, "BLOCK_SCORES", 1)
+    monkeypatch.setattr(skbridge._search.fits, "BLOCK_SCORES", 1)
     monkeypatch.setattr(skbridge._search.evaluate, "_BLOCK_SETTINGS", 2)
     parts = search_of(head, scoring=scoring).fit(X, y)
     assert parts.best_index_ == whole.best_index_

@@ -1,4 +1,4 @@
-"""How shots are held out: stratified, whole images, and no class left without."""
+"""Folds of shots: stratified by class, with all views of an image on one side."""
 
 import warnings
 
@@ -9,16 +9,16 @@ _MAX_FOLDS = 8
 
 
 def shot_folds(codes, groups=None, *, n_splits=None, random_state=None):
-    """Split shots so that none is judged by a class that it alone stood for.
+    """Split shots so that no shot is scored whose class has no shot in training.
 
     Parameters
     ----------
     codes : ndarray of shape (n_samples,)
         Class of each shot.
     groups : ndarray of shape (n_samples,), default=None
-        Image that each shot is a view of; None means that each is its own.
+        Image that each shot is a view of; None means one image per shot.
     n_splits : int, default=None
-        Number of folds. None takes the median number of images a class, among
+        Number of folds. None takes the median number of images per class, among
         classes with more than one, but at least 2 and at most 8.
     random_state : int, RandomState instance or None, default=None
         Shuffles each class; None keeps the order of the shots.
@@ -26,13 +26,13 @@ def shot_folds(codes, groups=None, *, n_splits=None, random_state=None):
     Returns
     -------
     list of (train, test)
-        Indices, stratified by class. Views of one image are on one side, and
-        classes with one image always in training. Empty if all are such.
+        Indices, stratified by class. All views of an image are on one side, and
+        classes with one image are always in training. Empty if no class has two.
     """
     groups = np.arange(len(codes)) if groups is None else groups
     _, first, images = np.unique(groups, return_index=True, return_inverse=True)
     class_of = codes[first]
-    n_images = images_a_class(codes, images)
+    n_images = images_per_class(codes, images)
     testable = n_images >= 2
     if not testable.any():
         return []
@@ -40,7 +40,7 @@ def shot_folds(codes, groups=None, *, n_splits=None, random_state=None):
         n_splits = int(np.clip(np.median(n_images[testable]), 2, _MAX_FOLDS))
     shuffle = {"shuffle": random_state is not None, "random_state": random_state}
     if (class_of[images] == codes).all():
-        # One row an image, then all the views of those that were drawn.
+        # Split images, then add all views of each.
         candidates = np.flatnonzero(testable[class_of])
         splitter = StratifiedKFold(n_splits, **shuffle)
         splits = splitter.split(candidates, class_of[candidates])
@@ -51,20 +51,20 @@ def shot_folds(codes, groups=None, *, n_splits=None, random_state=None):
         tests = [np.isin(np.arange(len(codes)), test) for _, test in splits]
     folds = []
     for test in tests:
-        judged = test & np.isin(codes, codes[~test])
-        if judged.any():
-            folds.append((np.flatnonzero(~test), np.flatnonzero(judged)))
+        scored = test & np.isin(codes, codes[~test])
+        if scored.any():
+            folds.append((np.flatnonzero(~test), np.flatnonzero(scored)))
     return folds
 
 
 def _quietly(splits):
-    """List splits without scikit-learn's remark on classes smaller than k."""
+    """List splits without scikit-learn's warning of classes smaller than k."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return list(splits)
 
 
-def images_a_class(codes, groups):
+def images_per_class(codes, groups):
     """Count the different groups of each class."""
     pairs = np.unique(np.column_stack([codes, groups]), axis=0)
     return np.bincount(pairs[:, 0])

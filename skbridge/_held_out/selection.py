@@ -6,15 +6,15 @@ import numpy as np
 
 
 def within_one_standard_error(losses, weight, distance):
-    """Choose the most ordinary of the settings that few shots cannot tell apart.
+    """Choose the setting nearest to a target among those of nearly the least loss.
 
     Parameters
     ----------
     losses : ndarray of shape (n_settings, n_samples)
-        Loss of each shot under each setting; NaN rows do not count.
+        Loss of each shot under each setting; a row of NaN is left out.
     weight : ndarray of shape (n_samples,)
     distance : ndarray of shape (n_settings,)
-        How far each setting is from the one that needs no evidence.
+        Distance of each setting from the one that needs no evidence.
 
     Returns
     -------
@@ -32,13 +32,13 @@ def within_one_standard_error(losses, weight, distance):
 
 
 def distance_from(settings, target):
-    """How far settings are from a target, each value by its rank in the space.
+    """Distance of settings from a target, each value by its rank in the space.
 
     Parameters
     ----------
     settings : list of dict
     target : dict
-        Has every name of the settings.
+        A value for every name in the settings.
 
     Returns
     -------
@@ -49,10 +49,12 @@ def distance_from(settings, target):
         wanted = target[name]
         values = [setting.get(name, wanted) for setting in settings]
         if all(_is_number(value) for value in [wanted, *values]):
-            ranks = np.unique(np.array(values, dtype=float))
-            places = np.arange(len(ranks)) / max(1, len(ranks) - 1)
-            place = np.interp(np.array([*values, wanted], dtype=float), ranks, places)
-            distance += np.abs(place[:-1] - place[-1])
+            distinct = np.unique(np.array(values, dtype=float))
+            shares = np.arange(len(distinct)) / max(1, len(distinct) - 1)
+            found = np.interp(
+                np.array([*values, wanted], dtype=float), distinct, shares
+            )
+            distance += np.abs(found[:-1] - found[-1])
         else:
             distance += [value is not wanted and value != wanted for value in values]
     return distance
@@ -63,7 +65,7 @@ def _is_number(value):
 
 
 def value_key(value):
-    """Something hashable that equal values share, where they can be hashed."""
+    """Hashable key, equal for equal values of one type; id for others."""
     try:
         hash(value)
     except TypeError:

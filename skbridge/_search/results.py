@@ -1,0 +1,128 @@
+"""Results of a search in the form of GridSearchCV, and reports about them."""
+
+import warnings
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.exceptions import FitFailedWarning
+
+from skbridge._messages import brief
+
+
+def format_results(settings, run):
+    """Arrange an evaluation as ``cv_results_``.
+
+    Parameters
+    ----------
+    settings : list of dict
+    run : Evaluation
+        After its ``run``.
+
+    Returns
+    -------
+    dict of ndarrays
+    """
+    results = {}
+    n_folds = len(run.folds)
+    means = stds = np.full(len(settings), np.nan)
+    if n_folds:
+        for name in ("fit_time", "score_time"):
+            results[f"mean_{name}"] = getattr(run, name).mean(axis=1)
+            results[f"std_{name}"] = getattr(run, name).std(axis=1)
+        means, stds = run.scores.mean(axis=1), run.scores.std(axis=1)
+    for name in sorted({name for setting in settings for name in setting}):
+        column = np.ma.masked_all(len(settings), dtype=object)
+        for row, setting in enumerate(settings):
+            if name in setting:
+                column[row] = setting[name]
+        results[f"param_{name}"] = column
+    results["params"] = settings
+    for fold in range(n_folds):
+        results[f"split{fold}_test_score"] = run.scores[:, fold]
+    results["mean_test_score"] = means
+    results["std_test_score"] = stds
+    if not np.isnan(run.log_losses).all():
+        results["log_loss"] = run.log_losses
+    # Settings that failed rank last.
+    ranks = rankdata(np.where(np.isnan(means), np.inf, -means), method="min")
+    results["rank_test_score"] = ranks.astype(np.int32)
+    return results
+
+
+def report_failures(run):
+    """Warn of settings that failed; raise if no setting has a score.
+
+    Parameters
+    ----------
+    run : Evaluation
+        After its ``run``, with folds.
+
+    Raises
+    ------
+    ValueError
+        If every setting failed or scored NaN.
+
+    Warns
+    -----
+    FitFailedWarning
+        If some settings failed.
+    """
+    if not run.failures and run.best_index is not None:
+        return
+    if run.best_index is None:
+        if not run.failures:
+            raise ValueError(
+                "Every setting scored NaN. With scoring='neg_log_loss' each class "
+                "needs a shot in the training part of every split: use cv=None, or "
+                "scoring='accuracy'."
+            )
+        first = next(iter(run.failures.values()))
+        raise ValueError(f"Every setting failed, the first with: {first}") from first
+    row, error = next(iter(run.failures.items()))
+    warnings.warn(
+        f"{len(run.failures)} of {len(run.scores)} settings failed and have NaN "
+        f"scores, the first at index {row} of cv_results_: {error}",
+        FitFailedWarning,
+        stacklevel=5,
+    )
+
+
+def explain_fallback(n_images, folds, best_params):
+    """Say how classes with a single shot were treated.
+
+    Parameters
+    ----------
+    n_images : ndarray of shape (n_classes,)
+        Number of images of each class.
+    folds : list of (train, test)
+    best_params : dict
+        The chosen setting.
+
+    Returns
+    -------
+    str or None
+        None if there are no such classes.
+
+    Warns
+    -----
+    UserWarning
+        If no shot could be held out.
+    """
+    single = int(np.count_nonzero(n_images == 1))
+    if not folds:
+        message = (
+            "No shot could be held out, since every class has a single one (or "
+            "views of a single image), so no setting was scored. Instead, "
+            f"{brief(best_params)} was chosen, the setting nearest to the "
+            "one that suits one shot per class, with the default temperature. For "
+            "a search, some classes need two shots."
+        )
+        warnings.warn(message, UserWarning, stacklevel=5)
+        return message
+    if single:
+        return (
+            f"{single} of {len(n_images)} classes have a single shot (or views of "
+            "a single image), which stayed in training in every fold: settings "
+            "were scored on the shots of the other classes."
+        )
+    return None
