@@ -516,7 +516,7 @@ def test_partial_fit_continues_a_fit(head, shots):
 
 def test_partial_fit_refuses_labels_outside_classes(head, shots):
     X, y = shots
-    with pytest.raises(ValueError, match=r"labels \[3\], which are not in classes"):
+    with pytest.raises(ValueError, match=r"labels 3, which are not in classes"):
         SeMoBridgeClassifier(texts=head).partial_fit(X, y, classes=[0, 1, 2])
 
 
@@ -533,7 +533,7 @@ def test_partial_fit_cannot_add_to_a_subspace_of_class_texts(rng):
     y = np.arange(69)
     classifier = SeMoBridgeClassifier(texts=head, bridge="text_subspace")
     classifier.fit(T[:69], y)
-    with pytest.raises(ValueError, match=r"new classes \[69\].*text_bank"):
+    with pytest.raises(ValueError, match=r"new classes 69.*text_bank"):
         classifier.partial_fit(T[69:], [69])
 
 
@@ -549,7 +549,7 @@ def test_failed_partial_fit_changes_nothing(head, shots):
     before = vars(classifier).copy()
     scores = classifier.decision_function(X)
     # The new class has a text, but its two shots cancel.
-    with pytest.raises(ValueError, match=r"classes \[3\] sum to zero"):
+    with pytest.raises(ValueError, match=r"classes 3 sum to zero"):
         classifier.partial_fit(np.stack([X[0], -X[0]]), [3, 3])
     assert vars(classifier) == before
     assert_allclose(classifier.decision_function(X), scores)
@@ -825,7 +825,7 @@ def test_zero_embeddings_are_refused_beside_texts(head, shots):
 
 def test_shots_that_cancel_leave_no_prototype():
     X = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
-    with pytest.raises(ValueError, match=r"classes \['a'\] sum to zero"):
+    with pytest.raises(ValueError, match=r"classes 'a' sum to zero"):
         SeMoBridgeClassifier(texts=None).fit(X, ["a", "a", "b"])
 
 

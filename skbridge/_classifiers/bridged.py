@@ -1,4 +1,4 @@
-"""What the two bridged classifiers share: the bridge, class sums, z1 and z2."""
+"""Base class of the two bridged classifiers: the bridge, class sums, z1 and z2."""
 
 from copy import copy
 from dataclasses import replace
@@ -12,6 +12,7 @@ from skbridge._bridge import choose_bridge, make_bridge
 from skbridge._class_sums import ClassSums
 from skbridge._classifiers.base import FewShotClassifier, parameter_defaults
 from skbridge._classifiers.blend import Blend, BlendStack, LinearView, Term
+from skbridge._messages import shown
 from skbridge._rows import unit
 from skbridge._validation import (
     all_or_nothing,
@@ -22,38 +23,37 @@ from skbridge._validation import (
     check_zero_rows,
 )
 
-# With this many shots per class, lambda_3="auto" weighs shots and texts alike.
+# With this many shots per class, lambda_3="auto" gives shots and texts equal weight.
 SHOTS_TO_MATCH_TEXTS = 8
-# Multiples of the weight that suits the number of shots, which a search tries.
+# A search tries these multiples of the lambda_3 that suits the number of shots.
 _LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
-# CLIP's own logit scale, and that of nearly all its successors: training clips it
-# at 100.
+# Logit scale of CLIP and of nearly all its successors: the bound of their training.
 USUAL_LOGIT_SCALE = 100.0
-# Shots that are bridged at once, which keeps them in the processor's caches.
-BRIDGED_ROWS = 1024
 
 
 def _adds_shots(estimator):
     if estimator.mode == "closed_form":
         return True
-    # available_if makes this the cause of its own, general AttributeError.
+    # available_if raises its own AttributeError from this one.
     raise AttributeError(
         "partial_fit and leave_out need mode='closed_form', but mode is "
         f"{estimator.mode!r}, which learns from all shots at once. Call fit with the "
-        "old and the new shots, or without those to leave out."
+        "old and the new shots, or without the shots to leave out."
     )
 
 
 class BridgedClassifier(FewShotClassifier):
     """Base class of the classifiers that compare queries through the bridge.
 
-    A subclass implements ``_sum_shots(X, codes, weight)``, which gives the
-    `ClassSums` of shots, ``_set_sums(sums)``, which derives the class vectors from
-    them, and ``_own_term()``, the term of z3.
+    A subclass implements
+
+    - ``_sum_shots(X, codes, weight)``, which sums shots to a `ClassSums`;
+    - ``_set_sums(sums)``, which derives the class vectors from them;
+    - ``_own_term()``, the term of z3, and ``_own_shot_parts``, its parts by shot.
     """
 
     def _start_sums(self, X):
-        """Set the bridge, and everything that holds no shots yet."""
+        """Make the bridge, and set the fitted attributes that need no shots."""
         self._bridge = make_bridge(
             self.text_head_, X.shape[1], **self._bridge_options()
         ).astype(X.dtype)
@@ -66,7 +66,7 @@ class BridgedClassifier(FewShotClassifier):
         return {"bridge": self.bridge, "bridge_rank": self.bridge_rank}
 
     def _add_shots(self, X, codes, weight):
-        """Add shots to the class sums, and derive all that follows from these."""
+        """Add shots to the class sums, and derive the class vectors again."""
         sums = self._sum_shots(X, codes, weight)
         self._set_sums(sums if self._sums is None else self._sums + sums)
 
@@ -78,8 +78,8 @@ class BridgedClassifier(FewShotClassifier):
         cancelled = ~sums.features.any(axis=1)
         if cancelled.any():
             raise ValueError(
-                f"The shots of the classes {self.classes_[cancelled].tolist()} sum to "
-                "zero, so they have no prototype. Check their embeddings."
+                f"The shots of the classes {shown(self.classes_[cancelled].tolist())} "
+                "sum to zero, so that these have no prototype. Check their embeddings."
             )
         self._sums = sums
         self.class_count_ = sums.count
@@ -90,7 +90,7 @@ class BridgedClassifier(FewShotClassifier):
         raise NotImplementedError
 
     def _terms(self):
-        """Terms of z1, z2 and z3; None for one that is not there."""
+        """Terms of z1, z2 and z3; None for z1 without texts."""
         texts = self._text_features
         z1 = None if texts is None else Term(unit, texts)
         if self._bridge.bias is None:
@@ -116,10 +116,10 @@ class BridgedClassifier(FewShotClassifier):
         return BlendStack(blends)
 
     def shot_parts(self, query, X, label, sample_weight=None):
-        """Divide z2 and z3 of a query for one class among the shots of the class.
+        """Divide z2 and z3 of a query, for one class, among the shots of that class.
 
-        Both are cosines with a sum over shots, so that each shot has an exact
-        summand.
+        Both are cosines with a sum over shots, so that each shot contributes one
+        summand exactly.
 
         Parameters
         ----------
@@ -130,13 +130,13 @@ class BridgedClassifier(FewShotClassifier):
         label : label
             The class, one of `classes_`.
         sample_weight : array-like of shape (n_shots,), default=None
-            The weights that the shots had.
+            The weights of the shots in the fit.
 
         Returns
         -------
         ndarray of shape (2, n_shots)
-            Parts in z2 and z3. They sum to z2 and z3, where the classifier compares
-            with nothing but shots.
+            Parts of z2 and of z3. They sum to z2 and z3, unless the classifier counts
+            a class text as a shot.
         """
         check_is_fitted(self)
         query = check_embeddings(self, query, reset=False)
@@ -152,7 +152,7 @@ class BridgedClassifier(FewShotClassifier):
         raise NotImplementedError
 
     def bridge_embeddings(self, X):
-        """Bridge queries to unit joint embeddings, as z2 compares them.
+        """Bridge queries to unit(q^), the embeddings that z2 compares.
 
         Parameters
         ----------
@@ -169,15 +169,15 @@ class BridgedClassifier(FewShotClassifier):
 
     # lambda_3="auto"
 
-    #: Shots that the class text counts for in z3.
+    #: Number of shots that the class text counts as in z3.
     _text_shots = 0
 
     def _auto_lambda_3(self, class_count):
-        """``lambda_3="auto"`` for these counts of shots per class."""
+        """``lambda_3="auto"`` for numbers of shots per class."""
         if self._text_features is None:
             return 1.0
         n_shots = class_count.mean() + self._text_shots
-        # A model of smaller logit scale spreads its z1 wider, but not its z3.
+        # The z1 of a model with a smaller logit scale vary more, but not its z3.
         spread = USUAL_LOGIT_SCALE / self._logit_scale
         return float(spread * n_shots / SHOTS_TO_MATCH_TEXTS)
 
@@ -190,28 +190,15 @@ class BridgedClassifier(FewShotClassifier):
         return 0.0 if self._text_features is None else float(self.lambda_1)
 
     def _auto_temperature(self, class_count):
-        """Default temperature under ``lambda_3="auto"`` and a linear blend."""
+        """Default temperature of a linear blend with ``lambda_3="auto"``."""
         has_texts = float(self._text_features is not None)
         lambdas = (has_texts, 0.0, self._auto_lambda_3(class_count))
         return Blend(lambdas, logit_scale=self._logit_scale).default_temperature
 
-    # The shares of the text directions' energy that a search tries.
+    #: Values of `bridge_rank` that a search tries.
     _energy_shares = ()
 
     def search_space(self, n_shots, head):
-        """Give settings worth a search: the weight of z3, and the cut.
-
-        Parameters
-        ----------
-        n_shots : float
-            Median number of shots per class.
-        head : TextHead or None
-            The texts.
-
-        Returns
-        -------
-        dict
-        """
         prior = self.search_prior(n_shots, head)
         space = {name: [value] for name, value in prior.items()}
         if "bridge_rank" in prior:
@@ -221,13 +208,17 @@ class BridgedClassifier(FewShotClassifier):
         return space
 
     def _prior_rank(self, head, energy_share):
-        """Rank of the bridge that a search starts from, where it can choose one."""
-        # Training starts from the cut, so that each would be trained on its own.
-        own = parameter_defaults(type(self))["bridge_rank"]
-        given = getattr(self, "pinv_atol", None) is not None or self.bridge_rank != own
+        """Rank of the bridge at which a search starts; empty if it is not searched."""
+        default = parameter_defaults(type(self))["bridge_rank"]
+        is_given = (
+            getattr(self, "pinv_atol", None) is not None or self.bridge_rank != default
+        )
         kind = choose_bridge(head) if self.bridge == "auto" else self.bridge
-        is_open = self.mode == "closed_form" and kind != "identity" and not given
-        return {"bridge_rank": energy_share} if is_open else {}
+        # In trained mode each rank would be trained on its own, which takes long.
+        is_closed_form = self.mode == "closed_form"
+        if is_closed_form and kind != "identity" and not is_given:
+            return {"bridge_rank": energy_share}
+        return {}
 
     # Adding and leaving out shots
 
@@ -237,8 +228,8 @@ class BridgedClassifier(FewShotClassifier):
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Add shots, of known classes or new ones; equal to `fit` on all of them.
 
-        Available in closed form only: there the class sums of the shots are all
-        that the classifier needs, and all that it stores.
+        Available in closed form only, where the classifier depends on the shots
+        through their sums per class.
 
         Parameters
         ----------
@@ -260,7 +251,7 @@ class BridgedClassifier(FewShotClassifier):
         Raises
         ------
         ValueError
-            As `fit`; and if a new class has no text, or if the bridge is the
+            As for `fit`; and if a new class has no text, or if the bridge is the
             subspace of the class texts, which a new class would change.
         """
         first = not hasattr(self, "classes_")
@@ -271,8 +262,8 @@ class BridgedClassifier(FewShotClassifier):
             unexpected = np.setdiff1d(y, classes)
             if len(unexpected):
                 raise ValueError(
-                    f"y has the labels {unexpected.tolist()}, which are not in "
-                    "classes. Add them to classes, or leave classes out."
+                    f"y has the labels {shown(unexpected.tolist())}, which are not in "
+                    "classes. Add them to classes, or omit classes."
                 )
         if first:
             self._set_classes(X, np.unique(y))
@@ -295,8 +286,8 @@ class BridgedClassifier(FewShotClassifier):
         head = self.text_head_
         if self.bridge_ == "text_subspace" and head.text_bank is None:
             raise ValueError(
-                f"The new classes {new.tolist()} would change the bridge, whose text "
-                "subspace is that of the class texts. Give the text head a text_bank, "
+                f"The new classes {shown(new.tolist())} would change the bridge, which "
+                "is the subspace of the class texts. Give the text head a text_bank, "
                 "or fit on all shots."
             )
         merged = np.concatenate([self.classes_, new])
@@ -314,8 +305,8 @@ class BridgedClassifier(FewShotClassifier):
     def leave_out(self, X, y, sample_weight=None):
         """Copy of the classifier without some of its shots.
 
-        Equal, up to rounding, to a fit on the other shots, and much cheaper: the
-        class sums of the shots are subtracted. Available in closed form only.
+        Equal, up to rounding, to a fit on the other shots, and much faster: the sums
+        of the shots are subtracted. Available in closed form only.
 
         Parameters
         ----------
@@ -324,7 +315,7 @@ class BridgedClassifier(FewShotClassifier):
         y : array-like of shape (n_samples,)
             Their labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            The weights that they had.
+            Their weights in the fit.
 
         Returns
         -------
@@ -341,8 +332,8 @@ class BridgedClassifier(FewShotClassifier):
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
-                f"y has the labels {unknown.tolist()}, which the classifier was not "
-                "fitted on. Leave out shots that fit or partial_fit saw."
+                f"y has the labels {shown(unknown.tolist())}, which the classifier was "
+                "not fitted on. Leave out shots that fit or partial_fit saw."
             )
         codes = np.searchsorted(self.classes_, y)
         other = copy(self)
@@ -353,8 +344,8 @@ class BridgedClassifier(FewShotClassifier):
         empty = sums.count <= 1e-9 * self._sums.count
         if empty.any():
             raise ValueError(
-                f"The classes {self.classes_[empty].tolist()} would be left without "
-                "shots. Fit on the other shots instead."
+                f"The classes {shown(self.classes_[empty].tolist())} would be left "
+                "without shots. Fit on the other shots instead."
             )
         other._set_sums(sums)
         other._finish_fit()

@@ -10,11 +10,11 @@ from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES
 from skbridge._class_sums import ScatterSums, class_sums
 from skbridge._classifiers.blend import Blend, LinearView, Term
 from skbridge._classifiers.bridged import (
-    BRIDGED_ROWS,
     SHOTS_TO_MATCH_TEXTS,
     USUAL_LOGIT_SCALE,
     BridgedClassifier,
 )
+from skbridge._classifiers.tokens import BRIDGED_ROWS
 from skbridge._gaussian import whiten
 from skbridge._rows import batches, unit
 from skbridge._validation import all_or_nothing

@@ -8,24 +8,21 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES
-from skbridge._class_sums import TokenSums, class_sums
 from skbridge._classifiers.blend import BLENDINGS, Blend, Term, text_divergence
-from skbridge._classifiers.bridged import (
-    BRIDGED_ROWS,
-    USUAL_LOGIT_SCALE,
-    BridgedClassifier,
-)
-from skbridge._rows import batches, row_lengths, unit
+from skbridge._classifiers.bridged import USUAL_LOGIT_SCALE, BridgedClassifier
+from skbridge._classifiers.tokens import bridged_prototypes, token_sums
+from skbridge._rows import unit
 from skbridge._validation import all_or_nothing
 
-# Share of the text directions' energy that the bridge spans by default. It did best
-# on held-out shots of real features; benchmarks/constants.py prints the comparison.
+# Share of the sum of squared singular values that the bridge spans by default: the best
+# on held-out shots of real features. benchmarks/constants.py prints the comparison.
 _ENERGY_SHARE = 0.9
+# Values of alpha and gamma that a search tries.
 _SHARPNESSES = [2.0, 5.0, 10.0]
 
 _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 
-_TRAINING = (
+_TRAINING_PARAMETERS = (
     "csb",
     "lambda_it",
     "lambda_c",
@@ -42,38 +39,38 @@ _TRAINING = (
 class SeMoBridgeClassifier(BridgedClassifier):
     """Few-shot classification of CLIP image embeddings through the semantic bridge.
 
-    A query is compared with the class texts (z1), bridged with the few-shot
-    prototypes (z2), and unbridged with the bridged prototypes (z3); the three are
-    blended. This is the method of the paper [1]_;
+    A query is compared with the class texts (z1), after bridging with the few-shot
+    prototypes (z2), and without bridging with the bridged prototypes (z3). The scores
+    are a blend of the three. This is the method of the paper [1]_;
     :class:`BridgedGDAClassifier` is more accurate from a few shots per class on.
 
     Parameters
     ----------
     texts : str, path-like, CLIPTexts, TextHead or None, default="ViT-B-16"
-        The class texts. A model's name or folder: the model that embedded the
-        images, with the labels as names. A :class:`CLIPTexts` sets weights, prompts
-        and names as well. A :class:`TextHead` holds texts made beforehand. None
-        makes a classifier without texts.
+        Class texts. The name or folder of a CLIP model, the one that embedded the
+        images, takes the labels as class names. A :class:`CLIPTexts` also sets
+        weights, prompts and names. A :class:`TextHead` holds texts that were encoded
+        beforehand. None makes a classifier without texts.
     mode : {"closed_form", "trained"}, default="closed_form"
-        ``"trained"`` learns the bridge, and with `csb` a class-specific bias, from
+        ``"trained"`` learns the bridge and, with `csb`, a class-specific bias from
         the shots (SeMoBridge-T).
     lambda_1 : float, default=1.0
         Weight of z1, query against class texts.
     lambda_3 : float or "auto", default="auto"
         Weight of z3, query against bridged prototypes. ``"auto"`` grows with the
-        mean number n of shots per class: n / 8, times 100 / logit scale; and 1
-        without texts.
+        mean number n of shots per class: n / 8, times 100 / logit scale. Without
+        texts it is 1.
 
     lambda_2 : float, default=0.0
         Weight of z2, bridged query against prototypes.
     blending : {"linear", "exponential"}, default="linear"
-        ``"linear"`` is the paper's equation, ``"exponential"`` what the official
-        code computes.
+        ``"linear"`` is the paper's equation, ``"exponential"`` that of the official
+        code.
     alpha, beta, gamma : float, default=5.0
         Sharpness of z1, z2 and z3 in the exponential blend.
     smoothness : float, default=0.0
-        How much more the exponential blend trusts the shots of classes whose
-        prototype their text fits badly.
+        How much the exponential blend raises the weight of z2 and z3 for classes whose
+        text fits their prototype badly.
     temperature : float, default=None
         Factor of the scores in the softmax of `predict_proba`. None preserves
         CLIP's logit scale, whatever the blending weights.
@@ -85,11 +82,11 @@ class SeMoBridgeClassifier(BridgedClassifier):
         otherwise.
     bridge_rank : int, float or "auto", default="auto"
         Number of singular (or principal) directions that the bridge spans or, for a
-        float in (0, 1], the share of the sum of squared singular values that they
-        hold. ``"auto"`` is the share 0.9.
+        float in (0, 1], their share of the sum of squared singular values. ``"auto"``
+        is the share 0.9.
     pinv_atol : float, default=None
-        In place of `bridge_rank`: singular values of the text projection at or below
-        this count as zero.
+        Alternative to `bridge_rank`: singular values of the text projection at or
+        below this count as zero.
 
     csb : bool, default=True
         Training: whether to learn a class-specific bias b.
@@ -98,7 +95,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
     lambda_c : float, default=0.1
         Training: weight of the consistency loss.
     lambda_b : float, default=0.1
-        Training: weight of the loss that keeps the norms of b alike.
+        Training: weight of the bias loss, the variance over classes of the norm of b.
     solver : {"fast", "adamw"}, default="fast"
         Training: ``"adamw"`` is the official recipe. ``"fast"`` minimises the same
         loss in fewer steps; see Notes.
@@ -107,18 +104,18 @@ class SeMoBridgeClassifier(BridgedClassifier):
         True for ``"fast"`` and False for ``"adamw"``, whose recipe takes every step.
     learning_rate : float, default=None
         Training: AdamW's step size after the warm-up. None means 1.5e-4 after 500
-        steps for ``"adamw"``, the recipe's, and 1.5e-3 after 50 steps for
+        steps for ``"adamw"``, as in the recipe, and 1.5e-3 after 50 steps for
         ``"fast"``.
     weight_decay : float, default=0.01
         Training: AdamW's decoupled decay, of W+ and b alike.
     max_iter : int, default=None
-        Training: number of steps, with early stopping the most to take. None means
-        5,000 for ``"adamw"``, as in the recipe; for ``"fast"`` 60 with early
+        Training: number of steps, or with early stopping the largest number. None
+        means 5,000 for ``"adamw"``, as in the recipe; for ``"fast"`` 60 with early
         stopping and 250 without.
     tol : float, default=None
         Training: stop once 50 steps after the warm-up (``"fast"``: 10) lower the loss
-        by no more than this share of it. None means 0 for ``"adamw"``, all the
-        steps, as the recipe does, and 1e-5 for ``"fast"``.
+        by no more than this share of it. None means 0 for ``"adamw"``, which takes all
+        steps as the recipe does, and 1e-5 for ``"fast"``.
     device : str, default="auto"
         Where to train, and to encode the texts of a model: ``"auto"``, ``"cpu"``,
         ``"cuda"``, ``"mps"``, ... Predictions always run on the CPU, in NumPy.
@@ -132,11 +129,11 @@ class SeMoBridgeClassifier(BridgedClassifier):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the embedding's columns, where `fit` saw string names.
     text_head_ : TextHead or None
-        Text side, its classes in the order of `classes_`.
+        Class texts, in the order of `classes_`.
     bridge_ : {"pseudo_inverse", "text_subspace", "identity"}
         The kind of bridge in use.
     inverse_projection_ : ndarray of shape (n_features, n_text_features)
-        W+, as computed or as learned.
+        W+, computed or learned.
     class_bias_ : ndarray of shape (n_classes, n_text_features)
         b; zeros in closed form.
     prototypes_ : ndarray of shape (n_classes, n_features)
@@ -150,13 +147,13 @@ class SeMoBridgeClassifier(BridgedClassifier):
     temperature_ : float
         Factor of the scores in the softmax.
     n_iter_ : int
-        Number of training steps, for L-BFGS of evaluations of the loss; 1 in closed
-        form, and where early stopping takes none.
+        Number of training steps, or of L-BFGS's evaluations of the loss; 1 in closed
+        form, and where early stopping chooses no step.
     loss_curve_ : ndarray of shape (`n_iter_`,)
         Training loss before each step; empty in closed form, and where early
-        stopping takes no step.
+        stopping chooses no step.
     loss_terms_ : dict of str to ndarray
-        Like `loss_curve_`, the terms of the loss that apply, before their weights:
+        Terms of the loss that apply, without their weights, as in `loss_curve_`:
         ``"image"``, ``"text_eos"``, ``"text_joint"``, ``"consistency"`` and
         ``"bias"``. Empty in closed form.
 
@@ -164,11 +161,11 @@ class SeMoBridgeClassifier(BridgedClassifier):
     --------
     BridgedGDAClassifier : The recommended classifier.
     SemanticBridge : The bridge alone, as a transformer.
-    CLIPEmbedder : From images to the embeddings that this takes.
+    CLIPEmbedder : From images to embeddings.
 
     Notes
     -----
-    With W the text projection, c its bias (mostly zero) and L the mean norm of
+    With W the text projection, c its bias (zero in most models) and L the mean norm of
     the class texts' EOS tokens, an embedding f is bridged to
     ``f^ = L u / ||u|| W + c`` with ``u = (f - c) W+``. Class k has the text T_k,
     the prototype F'_k (unit mean of its f) and the bridged prototype F^_k (unit
@@ -176,35 +173,38 @@ class SeMoBridgeClassifier(BridgedClassifier):
     ``z2 = q^ . F'_k`` and ``z3 = q . F^_k``. The scores are ``lambda_1 z1 +
     lambda_2 z2 + lambda_3 z3`` (linear), or ``lambda_1 exp(-alpha (1 - z1)) +
     w_k [lambda_2 exp(-beta (1 - z2)) + lambda_3 exp(-gamma (1 - z3))]``
-    (exponential), where w_k grows with `smoothness` and with how badly the text
-    of class k fits its prototype. The official code swaps the indices of the
-    last two terms: its (lambda2, lambda3, beta, gamma) are (lambda_3, lambda_2,
-    gamma, beta) here. Without texts z1 drops out.
+    (exponential), where w_k grows with `smoothness` and the worse the text of class k
+    fits its prototype. The official code swaps the indices of the last two terms: its
+    (lambda2, lambda3, beta, gamma) are (lambda_3, lambda_2, gamma, beta) here. Without
+    texts z1 drops out.
 
-    The defaults are the best that the method gives with nothing tuned, found on
-    shots of real features. Other settings:
+    The defaults are the best of the method without tuning, found on held-out shots of
+    real features. Other settings:
 
-    - the paper's: ``pinv_atol=0.3``, the lambdas searched on validation images;
-    - the official code's: the same with ``blending="exponential"``, lambdas searched
-      from 0 to 1, `alpha`, `beta` and `gamma` from 0 to 10, `smoothness` to 1.5;
-    - the official training: ``mode="trained", solver="adamw"``.
+    - the paper's: ``pinv_atol=0.3``, with the lambdas searched on validation images;
+    - the official code's: ``pinv_atol=0.3, blending="exponential"``, with lambdas
+      searched from 0 to 1, `alpha`, `beta` and `gamma` from 0 to 10, and `smoothness`
+      from 0 to 1.5;
+    - the official training: ``pinv_atol=0.3, mode="trained", solver="adamw"``.
 
     ``mode="trained"`` minimises ``lambda_it L_img + (1 - lambda_it) (L_txte +
     L_txtp) / 2 + lambda_c L_cons + lambda_b L_bias``, the paper's losses, over W+ and
     b. The official recipe takes 5,000 steps of AdamW, most of which overfit few
-    shots. ``solver="fast"`` takes AdamW's steps in the basis in which W W' is
-    diagonal, at ten times the rate, as far as held-out shots want it; or, without
-    early stopping, follows L-BFGS until the loss settles, without `weight_decay` and
-    `learning_rate`. Early stopping halves the shots of each class twice, trains on
-    one half, and of 0, 4, ..., 60 steps takes the number that gives the other half
-    the least log loss of z1 + lambda_3 z3, ``lambda_3="auto"``, at its own
-    temperature; with texts it asks no further than 20 steps past the best so far.
-    Where every class has one shot there is nothing to hold out: it takes 56 steps,
-    and none without texts. Early stopping judges with ``lambda_3="auto"`` whatever
-    the blend, so that a search over the blend does not train again. Equal shots of a
-    class count as one of their summed weight.
+    shots. ``solver="fast"`` has two forms. With early stopping it takes steps of AdamW
+    at ten times the rate, in the basis in which W W' is diagonal. Without, it follows
+    L-BFGS until the loss settles, and `weight_decay` and `learning_rate` have no
+    effect.
 
-    A parameter that another one makes idle is refused when it is set: those of
+    Early stopping halves the shots of each class, trains on one half and tests on the
+    other, and then the other way round. Of 0, 4, ..., 60 steps it chooses the number
+    with the least log loss of test shots under ``z1 + lambda_3 z3``, each number at
+    its own temperature; with texts it tries no more than 20 steps past the best so
+    far. Where every class has one shot there are no test shots: it takes 56 steps, and
+    none without texts. It uses ``lambda_3="auto"`` whatever the blend, so that a search
+    over the blend does not train again. Equal shots of a class count as one shot of
+    their summed weight, so that no shot is tested on while its copy is trained on.
+
+    A parameter that has no effect under another one is refused if it is set: those of
     training in closed form, sharpness in a linear blend, a cut of the identity.
 
     References
@@ -345,8 +345,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
         ValueError
             If y has one class only, a label has no text, X and the texts have
             different widths, an embedding or the sum of a class's embeddings is
-            zero, all blending weights are zero, or one parameter makes another
-            idle.
+            zero, all blending weights are zero, or a parameter that is set has no
+            effect under another one.
         """
         X, codes, weight = self._start_fit(X, y, sample_weight)
         self._start_sums(X)
@@ -373,20 +373,20 @@ class SeMoBridgeClassifier(BridgedClassifier):
 
     def _idle_parameters(self):
         if self.mode == "closed_form":
-            yield _TRAINING, "mode='closed_form'"
+            yield _TRAINING_PARAMETERS, "mode='closed_form'"
         else:
             yield from self._idle_in_training()
         if self.blending == "linear":
             sharpness = ("alpha", "beta", "gamma", "smoothness")
             yield sharpness, "blending='linear'"
         if self.pinv_atol is not None:
-            yield ("bridge_rank",), "pinv_atol, which takes its place"
+            yield ("bridge_rank",), "pinv_atol, which replaces it"
         if self.bridge in ("identity", "text_subspace"):
             yield ("pinv_atol",), f"bridge={self.bridge!r}"
         if self.bridge == "identity":
             yield ("bridge_rank",), "bridge='identity'"
         if self._text_features is None:
-            # A weight of zero is what z1 has without texts.
+            # lambda_1=0 agrees with having no texts.
             weight = ("lambda_1",) if self.lambda_1 else ()
             yield (*weight, "alpha", "smoothness"), "no class texts"
 
@@ -410,12 +410,12 @@ class SeMoBridgeClassifier(BridgedClassifier):
             raise ValueError(
                 "At least one of lambda_1, lambda_2 and lambda_3 must be positive"
                 f"{without if self._text_features is None else ''}; got "
-                f"{self.lambda_1}, {self.lambda_2} and {self.lambda_3}, which score "
-                "every class alike."
+                f"{self.lambda_1}, {self.lambda_2} and {self.lambda_3}, which give "
+                "every class the same score."
             )
 
     def _lambdas(self):
-        """Blending weights, zero where there are no texts to compare with."""
+        """Blending weights; lambda_1 is zero without texts."""
         return self._lambda_1(), float(self.lambda_2), self._lambda_3()
 
     def _make_blend(self):
@@ -434,45 +434,14 @@ class SeMoBridgeClassifier(BridgedClassifier):
         )
 
     def _sum_shots(self, X, codes, weight):
-        n_classes = len(self.classes_)
-        scaled = weight * self._inverse_lengths(X, codes)
-        features, scaled_features = class_sums(
-            X, codes, np.stack([weight, scaled]), n_classes
-        )
-        return TokenSums(
-            count=np.bincount(codes, weights=weight, minlength=n_classes),
-            features=features,
-            inverse_lengths=np.bincount(codes, weights=scaled, minlength=n_classes),
-            scaled_features=scaled_features,
-        )
-
-    def _inverse_lengths(self, X, codes):
-        """``1 / ||u||`` of the shots' tokens before their scaling to length L."""
-        bridge, biased = self._bridge, self.class_bias_.any()
-        lengths = np.empty(len(X))
-        # Without class biases the lengths alone are needed, which a narrower matrix
-        # gives as well.
-        matrix = bridge.inverse if biased or bridge.root is None else bridge.root
-        for rows in batches(len(X), BRIDGED_ROWS):
-            tokens = bridge.centred(X[rows]) @ matrix
-            if biased:
-                tokens += self.class_bias_[codes[rows]]
-            lengths[rows] = row_lengths(tokens)
-        return np.divide(1, lengths, where=lengths > 0, out=np.zeros(len(X)))
+        return token_sums(X, codes, weight, self._bridge, self.class_bias_)
 
     def _set_sums(self, sums):
         super()._set_sums(sums)
-        bridge, dtype = self._bridge, self.class_bias_.dtype
-        scaled = sums.scaled_features
-        if bridge.bias is not None:
-            scaled = scaled - sums.inverse_lengths[:, None] * bridge.bias
-        # Bridging is linear but for the lengths, which are in the sums.
-        tokens = scaled.astype(dtype) @ bridge.inverse
-        tokens += sums.inverse_lengths[:, None].astype(dtype) * self.class_bias_
-        tokens *= (bridge.length / sums.count[:, None]).astype(dtype)
-        # The mean of f^ is the projected mean of e^.
-        self.bridged_prototypes_ = unit(bridge.to_joint(tokens))
-        # Worked out here once, and not for every blend that a search tries.
+        self.bridged_prototypes_ = bridged_prototypes(
+            sums, self._bridge, self.class_bias_
+        )
+        # Computed once, and not for every blend of a search.
         self._divergence = None
         if self.blending == "exponential":
             self._divergence = text_divergence(self.prototypes_, self._text_features)
@@ -494,33 +463,16 @@ class SeMoBridgeClassifier(BridgedClassifier):
             self.class_bias_ = np.zeros((len(self.classes_), n_tokens), dtype)
 
     def _train(self, X, codes, weight):
-        from skbridge._clip.device import resolve_device
-        from skbridge._training.bridge import Shots, Task, train_bridge
-        from skbridge._training.solvers import SCHEDULES
+        from skbridge._training.bridge import Shots, train_bridge
 
-        chosen = {
-            name: getattr(self, name) for name in ("learning_rate", "max_iter", "tol")
-        }
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        task = Task(
-            bridge=self._bridge,
-            text_features=self._text_features,
-            csb=self.csb,
-            logit_scale=self._logit_scale,
-            lambda_it=self.lambda_it,
-            lambda_c=self.lambda_c,
-            lambda_b=self.lambda_b,
-            solver=self.solver,
-            schedule=replace(SCHEDULES[self.solver], **chosen),
-            weight_decay=self.weight_decay,
-            device=resolve_device(self.device),
-        )
         early_stopping = None
         if self._stops_early():
             counts = np.bincount(codes, weights=weight)
             early_stopping = self._auto_lambda_3, self._auto_temperature(counts)
         result = train_bridge(
-            Shots(X, codes, weight), task, early_stopping=early_stopping
+            Shots(X, codes, weight),
+            self._training_task(),
+            early_stopping=early_stopping,
         )
         if result is not None:
             self._bridge = replace(
@@ -531,6 +483,30 @@ class SeMoBridgeClassifier(BridgedClassifier):
             self.loss_terms_ = result.loss_terms
             self.n_iter_ = len(result.loss_curve)
 
+    def _training_task(self):
+        from skbridge._clip.device import resolve_device
+        from skbridge._training.bridge import Task
+        from skbridge._training.solvers import SCHEDULES
+
+        given = {
+            name: getattr(self, name)
+            for name in ("learning_rate", "max_iter", "tol")
+            if getattr(self, name) is not None
+        }
+        return Task(
+            bridge=self._bridge,
+            text_features=self._text_features,
+            csb=self.csb,
+            logit_scale=self._logit_scale,
+            lambda_it=self.lambda_it,
+            lambda_c=self.lambda_c,
+            lambda_b=self.lambda_b,
+            solver=self.solver,
+            schedule=replace(SCHEDULES[self.solver], **given),
+            weight_decay=self.weight_decay,
+            device=resolve_device(self.device),
+        )
+
     def component_logits(self, X, *, skip=()):
         """Cosines of the queries before they are blended.
 
@@ -539,8 +515,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
         X : array-like of shape (n_samples, n_features)
             Image embeddings; their lengths do not matter.
         skip : collection of int, default=()
-            Positions of components that need not be computed (0 for z1); they come
-            as None.
+            Positions of components that need not be computed (0 for z1); None is
+            returned for them.
 
         Returns
         -------
@@ -554,42 +530,15 @@ class SeMoBridgeClassifier(BridgedClassifier):
         return super().component_logits(X, skip=skip)
 
     def search_space(self, n_shots, head):
-        """Give settings worth a search: the weights, and in closed form the cut.
-
-        Parameters
-        ----------
-        n_shots : float
-            Median number of shots per class.
-        head : TextHead or None
-            The texts.
-
-        Returns
-        -------
-        dict
-        """
         space = super().search_space(n_shots, head)
         if "lambda_3" in space and self.blending == "exponential":
             space |= {"alpha": _SHARPNESSES, "gamma": _SHARPNESSES}
         return space
 
     def search_prior(self, n_shots, head):
-        """Give the setting for so few shots that none can be held out.
-
-        Parameters
-        ----------
-        n_shots : float
-            Median number of shots per class.
-        head : TextHead or None
-            The texts.
-
-        Returns
-        -------
-        dict
-        """
         prior = self._prior_rank(head, _ENERGY_SHARE)
         if head is not None and head.text_features is not None:
-            # The weights of the shots that did best, by their number, on real
-            # features.
+            # Fitted to the best weights for each number of shots on real features.
             lambda_3 = 2 * n_shots / (n_shots + 8)
             lambda_3 *= USUAL_LOGIT_SCALE / head.logit_scale
             prior |= {"lambda_1": 1.0, "lambda_2": 0.0, "lambda_3": lambda_3}
