@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name):
-    """Import a subpackage when it is first used, so that import skbridge is quick."""
+    """Import a subpackage at its first use, so that ``import skbridge`` is fast."""
     if name in ("baselines", "datasets", "inspection"):
         return import_module(f"skbridge.{name}")
     raise AttributeError(f"module 'skbridge' has no attribute {name!r}")

@@ -42,32 +42,33 @@ def _svd_of_bytes(content, shape):
 
 
 def _svd(matrix):
-    """SVD in float64; remembered by content, so that one serves every cut and fold."""
+    """SVD in float64, cached by content so that one serves every cut and fold."""
     matrix = np.asarray(matrix, dtype=np.float64)
     return _svd_of_bytes(matrix.tobytes(), matrix.shape)
 
 
 def _eps(array):
-    """Relative rounding error of an array's numbers; integers have float64's."""
+    """Relative rounding error of an array's type; that of float64 for integers."""
     return np.finfo(np.result_type(array, np.float16)).eps
 
 
 def _leading_directions(matrix, eps, atol, rank, name):
     """SVD of `matrix` in float64, cut by value (`atol`), count or energy (`rank`)."""
     u, s, vt = _svd(matrix)
-    # Below this bound a singular value is rounding error, of the numbers as they were
-    # given, and its inverse noise.
+    # A singular value below this bound is rounding error in the type of the given
+    # numbers, and its inverse is noise.
     noise = eps * max(np.shape(matrix)) * s[0]
     if isinstance(rank, Real) and not isinstance(rank, Integral):
-        kept = np.cumsum(s[s > noise] ** 2)
+        energy = np.cumsum(s[s > noise] ** 2)
         # Rounding must not push a share of 1 beyond the last direction.
-        keep = min(int(np.searchsorted(kept, rank * kept[-1])), len(kept) - 1) + 1
+        last = min(int(np.searchsorted(energy, rank * energy[-1])), len(energy) - 1)
+        n_directions = last + 1
     elif rank is None:
-        keep = int(np.count_nonzero(s > max(atol, noise)))
-        if keep == 0:
+        n_directions = int(np.count_nonzero(s > max(atol, noise)))
+        if n_directions == 0:
             raise ValueError(
                 f"pinv_atol={atol!r} cuts every singular value of {name}; the "
-                f"largest is {s[0]:.6g}. Lower pinv_atol below it, or set "
+                f"largest is {s[0]:.6g}. Use a smaller pinv_atol than that, or set "
                 "bridge_rank."
             )
     else:
@@ -77,8 +78,8 @@ def _leading_directions(matrix, eps, atol, rank, name):
                 f"bridge_rank={rank} is more than the rank of {name}, which is "
                 f"{full}. Use a bridge_rank of at most {full}."
             )
-        keep = rank
-    return u[:, :keep], s[:keep], vt[:keep]
+        n_directions = rank
+    return u[:, :n_directions], s[:n_directions], vt[:n_directions]
 
 
 def truncated_pseudo_inverse(projection, *, atol=0.3, rank=None):
@@ -89,11 +90,11 @@ def truncated_pseudo_inverse(projection, *, atol=0.3, rank=None):
     projection : ndarray of shape (n_text_features, n_features)
         CLIP's text projection W, ``text = eos @ W``.
     atol : float, default=0.3
-        Singular values at or below ``max(atol, eps * max(W.shape) * s_max)``, eps
-        being that of W's dtype, count as zero. 0.3 is the value of the official code.
+        Singular values at or below ``max(atol, eps * max(W.shape) * s_max)`` count as
+        zero, eps being that of W's dtype. 0.3 is the value of the official code.
     rank : int or float, default=None
-        In place of `atol`: the number of singular directions to keep, or, for a
-        float in (0, 1], the share of the sum of squared singular values.
+        Alternative to `atol`: the number of singular directions or, for a float in
+        (0, 1], their share of the sum of squared singular values.
 
     Returns
     -------
@@ -117,17 +118,17 @@ def _leading_text_directions(projection, atol, rank):
 def text_subspace(bank, *, rank=None):
     """Leading principal directions of a bank of text features.
 
-    They stand in for the row space of the text projection where that cannot be
-    had (embeddings from an API).
+    They replace the row space of the text projection where that is not available, as
+    for embeddings from an API.
 
     Parameters
     ----------
     bank : ndarray of shape (n_texts, n_features)
-        Text features, one row a text.
+        Text features, one row per text.
     rank : int or float, default=None
-        Number of directions, or, for a float in (0, 1], the share of the sum of
-        squared singular values that they hold. None means the smaller of 250 and
-        the rank of the centred bank.
+        Number of directions or, for a float in (0, 1], their share of the sum of
+        squared singular values. None means the smaller of 250 and the rank of the
+        centred bank.
 
     Returns
     -------
@@ -141,8 +142,8 @@ def text_subspace(bank, *, rank=None):
     """
     eps, bank = _eps(bank), np.asarray(bank, dtype=np.float64)
     centred = bank - bank.mean(axis=0)
-    # Equal rows leave rounding error after centring, and its directions are
-    # noise: the scale that decides is that of the bank before centring.
+    # Centring equal rows leaves rounding error, whose directions are noise. It is
+    # measured against the bank before centring.
     scale = np.abs(bank).max()
     if np.abs(centred).max() <= eps * len(bank) * scale:
         raise ValueError(
@@ -172,11 +173,11 @@ class Bridge:
     length : float
         L, the norm of every bridged token. It cancels where there is no bias.
     root : ndarray of shape (n_features, rank) or None
-        W+ up to a rotation, without columns that the cut leaves empty: vectors are
-        as long after it as after W+. None where no cut made W+.
+        W+ up to a rotation, without the columns that the cut leaves empty: it gives
+        rows the same length as W+ does. None if W+ is not from a cut.
     basis : ndarray of shape (n_features, rank) or None
-        Orthonormal columns V of what a cut keeps, ``W+ W = V V'``. None where no cut
-        made W+.
+        Orthonormal columns V, the singular directions above the cut, with
+        ``W+ W = V V'``. None if W+ is not from a cut.
     """
 
     kind: str
@@ -195,15 +196,15 @@ class Bridge:
 
     @property
     def compact(self):
-        """`joint` in the coordinates of the basis: narrower, with the same cosines."""
+        """`joint` in the coordinates of the basis: fewer columns, the same cosines."""
         return self.joint if self.basis is None else self.basis
 
     def coordinates(self, rows):
-        """Rows of the joint space in the coordinates that `compact` leads to."""
+        """Rows of the joint space in the coordinates of `compact`."""
         return rows if self.basis is None else rows @ self.basis
 
     def centred(self, X):
-        """Embeddings less the projection's bias, ``f - c``."""
+        """Embeddings minus the projection's bias, ``f - c``."""
         return X if self.bias is None else X - self.bias
 
     def to_text(self, X):
@@ -238,7 +239,7 @@ class Bridge:
 
 
 def choose_bridge(head):
-    """Kind of bridge that ``bridge="auto"`` means for a text head.
+    """Choose the kind of bridge that ``bridge="auto"`` stands for.
 
     Parameters
     ----------
@@ -264,15 +265,14 @@ def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=N
     Parameters
     ----------
     head : TextHead or None
-        The text side; None (nothing known) makes the identity.
+        The text side; None gives the identity.
     n_features : int
         Width of the embeddings.
     bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}
-        Which triple to use: ``(W, W+, E)``, ``(V, V', unit(T V'))`` or ``(I, I, T)``;
-        ``"auto"`` as :func:`choose_bridge` says.
+        Triple to use: ``(W, W+, E)``, ``(V, V', unit(T V'))`` or ``(I, I, T)``;
+        ``"auto"`` as in :func:`choose_bridge`.
     pinv_atol, bridge_rank
-        Where to cut, see :func:`truncated_pseudo_inverse` and
-        :func:`text_subspace`.
+        The cut, see :func:`truncated_pseudo_inverse` and :func:`text_subspace`.
 
     Returns
     -------
@@ -296,8 +296,8 @@ def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=N
 def _pseudo_inverse_bridge(head, pinv_atol, bridge_rank):
     if head.projection is None:
         raise ValueError(
-            "bridge='pseudo_inverse' needs CLIP's text projection, and this text head "
-            "does not know it. Make the head with TextHead.from_clip or "
+            "bridge='pseudo_inverse' needs CLIP's text projection, which this text "
+            "head does not have. Make the head with TextHead.from_clip or "
             "TextHead.from_arrays(projection=...), or use bridge='text_subspace' or "
             "bridge='identity'."
         )
@@ -326,9 +326,9 @@ def _text_subspace_bridge(head, bridge_rank):
         )
     if head.text_bank is None and len(bank) < _SMALL_BANK:
         warnings.warn(
-            f"bridge='text_subspace' finds its directions in the {len(bank)} class "
-            f"texts themselves; below {_SMALL_BANK} they span too little of the "
-            "text subspace. Give the text head a text_bank of many varied texts.",
+            f"bridge='text_subspace' takes its directions from the {len(bank)} class "
+            f"texts; fewer than {_SMALL_BANK} span too little of the text subspace. "
+            "Give the text head a text_bank of many varied texts.",
             UserWarning,
             stacklevel=2,
         )
@@ -342,30 +342,29 @@ def _text_subspace_bridge(head, bridge_rank):
 class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Bridge image embeddings into CLIP's text modality.
 
-    An image embedding f becomes the text token ``e^ = L u / ||u||`` with
-    ``u = (f - c) W+``, the pseudo-inverse of CLIP's text projection applied to
-    it, and the joint embedding ``f^ = e^ W + c``, which compares with images
-    the way a text does.
+    The pseudo-inverse W+ of CLIP's text projection maps an image embedding f to the
+    text token ``e^ = L u / ||u||`` with ``u = (f - c) W+``, and the projection maps
+    this to the joint embedding ``f^ = e^ W + c``, which compares with images as a text
+    does.
 
     Parameters
     ----------
     texts : TextHead, default=None
-        The text side, of which classes are not needed. None bridges by the
-        identity: rows are only scaled to length 1.
+        The text side; it needs no classes. None bridges by the identity: rows are
+        only scaled to length 1.
     bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}, default="auto"
         ``"pseudo_inverse"`` uses the head's text projection,
         ``"text_subspace"`` the leading principal directions of its text bank,
-        ``"identity"`` nothing; ``"auto"`` is the first of these for which the head
-        has what it needs (64 class texts make a bank).
+        ``"identity"`` neither. ``"auto"`` is the first of these for which the head
+        has the arrays; 64 class texts make a bank.
     pinv_atol : float, default=0.3
         Singular values of the text projection at or below this count as zero.
         0.3 is the official code's value.
     bridge_rank : int or float, default=None
-        In place of `pinv_atol`: the number of singular (or principal) directions
-        to keep, or, for a float in (0, 1], the share of the sum of squared
-        singular values that they hold.
+        Alternative to `pinv_atol`: the number of singular (or principal) directions
+        or, for a float in (0, 1], their share of the sum of squared singular values.
     output : {"joint", "text"}, default="joint"
-        ``"joint"`` gives f^, of the width of the input; ``"text"`` gives the
+        ``"joint"`` gives f^, with as many columns as the input; ``"text"`` gives the
         tokens e^.
 
     Attributes
@@ -430,7 +429,7 @@ class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def fit(self, X, y=None):
-        """Compute the bridge from the text head; of X only the width counts.
+        """Compute the bridge from the text head; only the width of X is used.
 
         Parameters
         ----------
@@ -469,8 +468,7 @@ class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter without a projection
-            bias.
+            Image embeddings. Without a projection bias, their lengths do not matter.
 
         Returns
         -------

@@ -14,7 +14,7 @@ def main(argv=None):
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments; None takes those of the process.
+        Arguments; None means those of the process.
 
     Examples
     --------
@@ -50,9 +50,9 @@ def _parser():
     cache = commands.add_parser("cache", help="inspect or empty the embedding cache")
     actions = cache.add_subparsers(dest="action", required=True)
     for action, does in (
-        ("info", "say what is in it"),
-        ("clear", "empty it, of all models"),
-        ("limit", "set its greatest size; what was used least recently leaves"),
+        ("info", "show its size and its entries"),
+        ("clear", "remove the entries of all models"),
+        ("limit", "set its largest size; the least recently used entries are removed"),
     ):
         command = actions.add_parser(action, help=does)
         if action == "limit":
@@ -78,7 +78,7 @@ def _bytes(text):
 
 
 def _shown(n_bytes):
-    """Show a size in the largest unit of which it has one."""
+    """Write a size in the largest unit that does not exceed it."""
     prefix = max(
         (prefix for prefix, unit in _UNITS.items() if unit <= n_bytes),
         key=_UNITS.get,

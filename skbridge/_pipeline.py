@@ -1,4 +1,4 @@
-"""Embedder and classifier of one CLIP model in one pipeline."""
+"""A pipeline of embedder and classifier for one CLIP model."""
 
 from sklearn.pipeline import Pipeline
 
@@ -17,7 +17,7 @@ def make_few_shot_pipeline(
     cache_dir=None,
     **classifier_params,
 ) -> Pipeline:
-    """Pipeline from images to labels with one CLIP model for both steps.
+    """Make a pipeline from images to labels, with one CLIP model for both steps.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def make_few_shot_pipeline(
     class_names : dict or list of str, default=None
         Name of each label, as in :class:`CLIPTexts`.
     device : str, default="auto"
-        Where to embed images and texts.
+        Device for images, texts and training.
     cache_dir : str, path-like or None, default=None
         Folder in which embeddings are stored, as in :class:`CLIPEmbedder`.
     **classifier_params

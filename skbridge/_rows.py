@@ -1,4 +1,4 @@
-"""Row-wise operations on arrays that every part of the library shares."""
+"""Row-wise operations on arrays, for every part of the library."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def batches(n: int, size: int) -> Iterator[slice]:
-    """Divide `n` rows into slices of at most `size` rows, at least one each."""
+    """Divide `n` rows into slices of at most `size` rows, and at least one row."""
     size = max(1, size)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
@@ -24,7 +24,7 @@ def unit(x, out=None):
 
 
 def within_range(x):
-    """Scale rows so long or short that their squares would over- or underflow."""
+    """Scale the rows whose squares would overflow or underflow."""
     limits = np.finfo(x.dtype)
     peak = np.maximum(x.max(axis=1), -x.min(axis=1))
     is_far = (peak > 0) & ((peak < limits.tiny**0.4) | (peak > limits.max**0.4))
@@ -35,16 +35,16 @@ def within_range(x):
 
 
 def log_softmax(scores):
-    """Row-wise log softmax that neither over- nor underflows."""
+    """Row-wise log softmax, without overflow or underflow."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def softmax(scores, temperature):
-    """Row-wise softmax of `temperature` times `scores`, which are overwritten.
+    """Row-wise softmax of `temperature` times `scores`; overwrites `scores`.
 
-    The largest score has the largest probability, by one last digit where the
-    floating point type cannot tell them apart otherwise.
+    The largest score has the largest probability: where rounding makes it equal to an
+    earlier one, it is raised to the next floating point number.
     """
     first = scores.argmax(axis=-1)[..., None]
     scores -= np.take_along_axis(scores, first, axis=-1)

@@ -1,4 +1,4 @@
-"""Checks of embeddings, labels and weights, whose errors say what to do."""
+"""Checks of embeddings, labels and weights."""
 
 import os
 import warnings
@@ -12,14 +12,14 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from skbridge._messages import shown
 
-# What one image may be, beside an array.
+# Types of an image, other than an array.
 _IMAGES = str | bytes | os.PathLike | Image.Image
 
 
 def all_or_nothing(fit):
-    """Make a method leave its estimator as it was wherever it raises.
+    """Decorate a method so that its estimator is unchanged if it raises.
 
-    It may replace attributes, but not change their contents.
+    The method may replace attributes, but must not modify their values in place.
     """
 
     @wraps(fit)
@@ -36,12 +36,12 @@ def all_or_nothing(fit):
 
 
 def check_embeddings(estimator, X, *y, reset):
-    """Validate X, and y where it is given; refuse images with a way out.
+    """Validate X, and y if given; if X looks like images, say how to embed them.
 
     Parameters
     ----------
     estimator : estimator
-        Whose `n_features_in_` and `feature_names_in_` are set or checked.
+        Its `n_features_in_` and `feature_names_in_` are set or checked.
     X : array-like of shape (n_samples, n_features)
     *y : array-like of shape (n_samples,)
     reset : bool
@@ -51,12 +51,12 @@ def check_embeddings(estimator, X, *y, reset):
     -------
     X : ndarray of shape (n_samples, n_features), float32 or float64
     y : ndarray of shape (n_samples,)
-        Where it is given.
+        Only if y is given.
 
     Raises
     ------
     ValueError
-        If X holds something else, or NaN or infinite values.
+        If X does not hold embeddings, or holds NaN or infinite values.
     """
     try:
         return validate_data(
@@ -74,10 +74,9 @@ def check_embeddings(estimator, X, *y, reset):
         if len(rows):
             raise ValueError(
                 f"{len(rows)} of {len(X)} rows of X hold NaN or infinite values: "
-                f"{shown(rows.tolist())}. {name} needs numbers in all of them. "
+                f"{shown(rows.tolist())}. {name} needs finite numbers. "
                 'CLIPEmbedder(on_error="nan") gives NaN for images that it cannot '
-                "read: leave them out beforehand, with its valid_images, or leave out "
-                "these rows."
+                "read: find the others with its valid_images, or leave out these rows."
             ) from error
         raise
 
@@ -94,8 +93,8 @@ def _looks_like_images(X):
 
 
 def _rows_without_numbers(X):
-    """Find rows with NaN or infinite values; none where X is no float array."""
-    # Rows of different lengths make no array.
+    """Find rows with NaN or infinite values; none if X is not a float array."""
+    # NumPy makes no array of rows with different lengths.
     with suppress(ValueError):
         X = np.asarray(X)
         if X.ndim == 2 and X.dtype.kind == "f":
@@ -127,13 +126,13 @@ def missing_rows(values) -> np.ndarray:
 
 
 def _is_missing(value):
-    # pd.NA, without pandas; NaN is the only number that differs from itself.
+    # Recognises pd.NA without pandas; only NaN differs from itself.
     is_nan = isinstance(value, (float, np.floating)) and value != value
     return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _as_objects(values):
-    """Array of the values as they are: NumPy would make texts of mixed kinds."""
+    """Convert to an array of objects; NumPy would convert mixed kinds to strings."""
     values = list(values)
     objects = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
@@ -142,24 +141,24 @@ def _as_objects(values):
 
 
 def check_labels(estimator, y):
-    """Refuse missing labels and labels of mixed kinds, and keep the kind of others.
+    """Refuse missing labels and mixed kinds of labels; preserve the kind of others.
 
     Parameters
     ----------
     estimator : estimator
-        Whose name the errors give.
+        Its name is used in errors.
     y : array-like of shape (n_samples,)
-        Labels; what is no sequence of them is left to other checks.
+        Labels. Anything but a sequence is returned unchanged, for other checks.
 
     Returns
     -------
     array-like of shape (n_samples,)
-        Without the types of pandas, which NumPy makes floats or objects of.
+        Without types of pandas, which NumPy would convert to floats or objects.
 
     Raises
     ------
     ValueError
-        If there are missing labels, or texts among numbers.
+        If labels are missing, or strings and numbers are mixed.
     """
     is_column = isinstance(y, (list, tuple)) or getattr(y, "ndim", 0) == 1
     if not is_column or not hasattr(y, "__len__"):
@@ -179,10 +178,10 @@ def check_labels(estimator, y):
         if texts.any() and not texts.all():
             pair = [objects[texts.argmin()], objects[texts.argmax()]]
             raise ValueError(
-                f"y has labels of mixed kinds: {shown(pair)} among {len(y)} labels, "
-                f"{texts.sum()} of which are strings. Labels must be all strings or "
-                "all numbers: convert y to one kind, as with [str(label) for label "
-                "in y]."
+                f"y has labels of mixed kinds, such as {shown(pair)}: {texts.sum()} of "
+                f"{len(y)} labels are strings. Labels must be all strings or all "
+                "numbers: convert y to one kind, for example with [str(label) for "
+                "label in y]."
             )
     return y
 
@@ -202,12 +201,12 @@ def check_kind_of_labels(y, known, name):
     y, known : array-like of shape (n_samples,)
         Neither is of mixed kinds.
     name : str
-        What `known` is.
+        Name of `known` in the error.
 
     Raises
     ------
     ValueError
-        If so.
+        If the kinds differ.
     """
     if (
         not len(y)
@@ -229,9 +228,9 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
     Parameters
     ----------
     estimator : estimator
-        Whose `n_features_in_` and `feature_names_in_` are set or checked.
+        Its `n_features_in_` and `feature_names_in_` are set or checked.
     X, y, sample_weight
-        What `fit` was given.
+        Arguments of `fit`.
     reset : bool
         Whether to set, rather than check, the estimator's input features.
 
@@ -252,7 +251,7 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
     if not reset:
         check_kind_of_labels(y, estimator.classes_, "classes_")
     with warnings.catch_warnings():
-        # One shot a class is no sign of a regression target here.
+        # scikit-learn takes labels with one sample per class for a regression target.
         warnings.filterwarnings("ignore", message="The number of unique classes")
         check_classification_targets(y)
     if sample_weight is not None and not np.asarray(sample_weight).any():
@@ -273,7 +272,7 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
 
 
 def check_classes(estimator, classes):
-    """Refuse shots of a single class, which leave nothing to tell apart."""
+    """Refuse shots of a single class."""
     if len(classes) < 2:
         raise ValueError(
             f"{type(estimator).__name__} needs shots of at least two classes, but y "
@@ -282,16 +281,16 @@ def check_classes(estimator, classes):
 
 
 def check_zero_rows(X, where, *, error=False):
-    """Warn of, or refuse, embeddings that are all zero: no CLIP gives those."""
-    # Few rows start with a zero, and no others need to be read.
+    """Warn of, or refuse, rows of zeros, which no CLIP model returns."""
+    # Reading the first column is enough for nearly all rows.
     zero = np.flatnonzero(X[:, 0] == 0)
     zero = zero[~X[zero].any(axis=1)]
     if not len(zero):
         return
     message = (
         f"{len(zero)} of {len(X)} rows of X in {where} are all zero, the first "
-        f"at index {int(zero[0])}. A zero row has no direction and is as "
-        "near to one class as to any other"
+        f"at index {int(zero[0])}. A row of zeros has no direction, so that it is "
+        "equally near to all classes"
     )
     if error:
         raise ValueError(

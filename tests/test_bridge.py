@@ -202,7 +202,7 @@ def test_class_texts_serve_as_the_bank_with_a_warning_when_few():
     many = SemanticBridge(TextHead.from_features(names, T), bridge="text_subspace")
     many.fit(X)
     few = TextHead.from_features(names[:5], T[:5])
-    with pytest.warns(UserWarning, match=r"the 5 class texts .* Give .* text_bank"):
+    with pytest.warns(UserWarning, match=r"the 5 class texts;.* Give .* text_bank"):
         SemanticBridge(few, bridge="text_subspace").fit(X)
 
 

@@ -719,7 +719,7 @@ def test_width_mismatch_names_the_model(tiny_clip_dir):
 @pytest.mark.parametrize(
     ("y", "class_names", "error", "message"),
     [
-        ([0, 1], None, ValueError, r"no texts \(0, 1\).*class_names=\{label: name"),
+        ([0, 1], None, ValueError, r"not strings \(0, 1\).*class_names=\{label: name"),
         ([0, 5], ["cat", "dog"], ValueError, r"no name for the labels 5"),
         ([0, 1], {0: "cat"}, ValueError, r"no name for the labels 1"),
         ([0, 1], {0: "cat", 1: " "}, ValueError, r"labels 1 are not"),

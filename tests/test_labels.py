@@ -31,7 +31,7 @@ def classifier(request):
 @pytest.mark.parametrize("as_array", [list, lambda y: np.array(y, dtype=object)])
 def test_labels_of_mixed_kinds_are_refused(classifier, X, as_array):
     y = as_array([0, "a", *CODES[2:].tolist()])
-    with pytest.raises(ValueError, match=r"mixed kinds: 0, 'a'.*convert y"):
+    with pytest.raises(ValueError, match=r"mixed kinds, such as 0, 'a'.*convert y"):
         classifier.fit(X, y)
 
 

@@ -1,4 +1,4 @@
-"""What every few-shot classifier shares: texts, shots, and prediction in blocks."""
+"""Base class of every few-shot classifier: texts, shots, prediction in blocks."""
 
 from copy import copy
 from functools import cache
@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skbridge._classifiers.labels import check_naming
-from skbridge._messages import shown
+from skbridge._messages import brief, shown
 from skbridge._rows import batches, softmax, within_range
 from skbridge._texts.head import check_text_head
 from skbridge._texts.recipe import resolve_texts
@@ -21,20 +21,20 @@ from skbridge._validation import (
     check_zero_rows,
 )
 
-# Floats that one block of rows may need at once: 16 MB in float32. Larger ones leave
-# the processor's caches, smaller ones make the matrix products less efficient.
+# Floats that one block of rows may need: 16 MB in float32. Larger blocks exceed the
+# processor's caches, smaller ones make the matrix products less efficient.
 _BLOCK_FLOATS = 2**22
 
 
 @cache
 def parameter_defaults(kind):
-    """Default of each parameter of an estimator's class."""
+    """Default value of each parameter of an estimator class."""
     parameters = signature(kind).parameters
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
 class SeparateBlends:
-    """Blends that share nothing, evaluated one after the other.
+    """Blends that share no work, evaluated one after the other.
 
     Parameters
     ----------
@@ -58,25 +58,25 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     A subclass has the parameters `texts` and `temperature`. It compares queries in
     two steps, so that a search over the blend repeats only the second:
 
-    - `component_logits` gives arrays that follow from the fitted attributes alone;
-      the subclass implements ``_components(X, skip)``;
-    - ``blend_`` makes of them the scores s; the subclass implements
+    - `component_logits` computes arrays that depend on the fit alone; the subclass
+      implements ``_components(X, skip)``;
+    - ``blend_`` blends them to the scores s; the subclass implements
       ``_make_blend()``, which reads the parameters named in `blend_parameters` and
       returns an immutable object with ``scores(components)`` and
       ``default_temperature``.
 
-    It calls ``_start_fit`` at the beginning of `fit` and ``_finish_fit`` at its end,
-    and may override ``_scorer`` where predictions need less than all components,
-    `stack_blends` where blends share work, and `search_space` and `search_prior`.
+    `fit` calls ``_start_fit`` first and ``_finish_fit`` last. A subclass may override
+    ``_scorer`` if predictions need fewer than all components, `stack_blends` if blends
+    share work, and `search_space` and `search_prior`.
     """
 
-    #: Parameters that enter the blend alone: changing them needs no other fit.
+    #: Parameters of the blend alone, which can be changed without another fit.
     blend_parameters: ClassVar[tuple[str, ...]] = ()
 
     def _start_fit(self, X, y, sample_weight):
-        """Validate shots, and set everything that depends on the labels alone.
+        """Validate shots, and set the attributes that depend on labels and texts.
 
-        Sets `classes_`, `text_head_`, `class_count_` and ``_text_features`` (unit
+        These are `classes_`, `text_head_`, `class_count_` and ``_text_features`` (unit
         class texts in the dtype of X, or None).
 
         Returns
@@ -106,7 +106,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_zero_rows(X, "fit", error=has_texts)
 
     def _finish_fit(self):
-        """Set what depends on the blend parameters."""
+        """Set the attributes that depend on the blend parameters."""
         self.blend_ = self._make_blend()
         self.temperature_ = (
             self.blend_.default_temperature
@@ -115,7 +115,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def resolve_texts(self, labels):
-        """Texts of some labels, as `fit` would find them.
+        """Find or make the texts of labels, as `fit` does.
 
         Parameters
         ----------
@@ -134,22 +134,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return ()
 
     def _check_idle_parameters(self):
-        """Refuse parameters that were set and that another setting makes idle."""
+        """Refuse parameters that are set but have no effect under another one."""
         defaults = parameter_defaults(type(self))
         for names, reason in self._idle_parameters():
             for name in names:
                 value, default = getattr(self, name), defaults[name]
                 if value is not default and value != default:
                     raise ValueError(
-                        f"{name}={value!r} has no effect with {reason}. Leave out "
-                        f"{name}, or change the other setting."
+                        f"{name}={brief(value)} has no effect with {reason}. Omit "
+                        f"{name}, or change the other parameter."
                     )
 
     @property
     def _logit_scale(self):
         return 100.0 if self.text_head_ is None else self.text_head_.logit_scale
 
-    # What a search asks for
+    # Interface of a search
 
     def component_logits(self, X, *, skip=()):
         """Component logits of the queries, before they are blended.
@@ -159,7 +159,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Image embeddings; their lengths do not matter.
         skip : collection of int, default=()
-            Positions of components that need not be computed; they come as None.
+            Positions of components that need not be computed; None is returned for
+            them.
 
         Returns
         -------
@@ -171,9 +172,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self._components(X, skip)
 
     def reblend(self, **params):
-        """Copy of the fitted classifier under other blend parameters.
-
-        Nothing is fitted again, so that many settings can be compared cheaply.
+        """Copy the fitted classifier with other blend parameters, without a new fit.
 
         Parameters
         ----------
@@ -188,7 +187,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a name is no blend parameter, or the values contradict each other.
+            If a name is not a blend parameter, or the values contradict each other.
         """
         check_is_fitted(self)
         unknown = params.keys() - {*self.blend_parameters, "temperature"}
@@ -196,7 +195,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"{shown(sorted(unknown))} cannot be changed without another fit. The "
                 f"blend parameters are {', '.join(self.blend_parameters)} and "
-                "temperature; for others use set_params and fit."
+                "temperature; for other parameters use set_params and fit."
             )
         other = copy(self)
         vars(other).update(params)
@@ -211,23 +210,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         blends : list
-            Objects as `blend_` is.
+            Values of `blend_` of classifiers with the same fit.
 
         Returns
         -------
         object
             Has ``scores(components, factors)``, which gives the scores under every
-            blend times a factor each, of shape (n_blends, n_samples, n_classes).
+            blend, times one factor per blend, of shape (n_blends, n_samples,
+            n_classes).
         """
         return SeparateBlends(blends)
 
     def search_space(self, n_shots, head):
-        """Give settings worth a search, as lists or distributions by name.
+        """Declare the settings to search: lists or distributions by parameter name.
 
         Parameters
         ----------
         n_shots : float
-            Median number of shots per class; the more, the more the shots may count.
+            Median number of shots per class.
         head : TextHead or None
             The texts.
 
@@ -238,7 +238,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return {}
 
     def search_prior(self, n_shots, head):
-        """Give the setting to take where there are too few shots to search with.
+        """Declare the setting that suits a number of shots, without a search.
 
         Parameters
         ----------
@@ -257,32 +257,31 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def _floats_per_row(self):
-        """Floats that scoring one row needs at once, which limits the blocks."""
+        """Number of floats that scoring one row needs, which limits the blocks."""
         return 3 * (self.n_features_in_ + len(self.classes_))
 
     def _scorer(self, n_rows, dtype):
-        """Give a function ``score(X, out)`` from a block of queries to its scores.
+        """Make a function ``score(X, out)`` from a block of queries to its scores.
 
         Parameters
         ----------
         n_rows : int
-            The most rows of a block.
+            Largest number of rows of a block.
         dtype : numpy dtype
-            Of the rows.
+            Type of the rows.
 
         Returns
         -------
         callable
-            Its second argument is None or an array that the scores may be written
-            to. The next call may overwrite what it gave.
+            Its second argument is None, or an array to which the scores may be written.
+            The next call may overwrite the returned scores.
         """
         return lambda X, out: self.blend_.scores(self._components(X, ()))
 
     def _blockwise(self, X, finish, *, in_place=False):
         """Apply `finish` to the scores of one block of rows after another.
 
-        `finish` may overwrite the scores. With `in_place` what it returns has their
-        shape.
+        `finish` may overwrite the scores. With `in_place` its result has their shape.
         """
         check_is_fitted(self)
         X = within_range(check_embeddings(self, X, reset=False))
@@ -316,7 +315,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes the score of ``classes_[1]`` less that of
+            For two classes the score of ``classes_[1]`` minus that of
             ``classes_[0]``.
         """
         check_is_fitted(self)
@@ -335,7 +334,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Labels out of `classes_`.
+            Labels among `classes_`.
         """
         codes = self._blockwise(X, lambda scores: scores.argmax(axis=1))
         return self.classes_[codes]

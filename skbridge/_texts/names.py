@@ -1,4 +1,4 @@
-"""From labels to class names: labels are names, or are named explicitly."""
+"""Class names of labels: the labels themselves, or names given explicitly."""
 
 import re
 import warnings
@@ -12,7 +12,7 @@ _ENCODED = (
     "scikit-learn's meta-estimators and cross_val_predict(method='predict_proba') "
     "number labels in sorted order before they fit"
 )
-# WordNet ids, numbers as strings and the like, which say nothing to a text tower.
+# WordNet ids, numbers as strings and the like, which mean nothing to a text tower.
 _CODE = re.compile(r"[A-Za-z]{0,2}[-_]?\d+")
 
 
@@ -24,8 +24,9 @@ def label_names(labels: np.ndarray, class_names: Mapping | Sequence | None) -> l
     labels : ndarray of shape (n_classes,)
         Distinct, sorted.
     class_names : dict label -> name, list of str, or None
-        None takes string labels as names. A list is indexed by integer labels, or
-        holds string labels in sorted order, so that it serves their encoding too.
+        None takes string labels as names. A list is indexed by integer labels. A
+        sorted list of string labels also names these, so that scikit-learn's encoding
+        of the labels has the same names.
 
     Returns
     -------
@@ -34,7 +35,7 @@ def label_names(labels: np.ndarray, class_names: Mapping | Sequence | None) -> l
     Raises
     ------
     TypeError, ValueError
-        If a label has no name, or what was given cannot name labels.
+        If a label has no name, or `class_names` is of another type.
     """
     labels = np.asarray(labels).tolist()
     if class_names is None:
@@ -76,17 +77,17 @@ def label_names(labels: np.ndarray, class_names: Mapping | Sequence | None) -> l
 def _names_of_string_labels(labels):
     if not all(isinstance(label, str) for label in labels):
         raise ValueError(
-            f"y has labels that are no texts ({shown(labels)}), so there is nothing to "
-            "prompt CLIP with. Give texts=CLIPTexts(model, class_names={label: name, "
-            "...}) (or a list of names, for labels 0 to n - 1), use string labels, or "
-            "texts=None for a classifier without texts. If your labels are strings, "
-            f"they were encoded on the way: {_ENCODED}; then pass their sorted list as "
-            "class_names."
+            f"y has labels that are not strings ({shown(labels)}), so that there are "
+            "no names for the prompts. Give texts=CLIPTexts(model, class_names={label: "
+            "name, ...}) (or a list of names, for labels 0 to n - 1), use string "
+            "labels, or texts=None for a classifier without texts. If your labels are "
+            f"strings, they were encoded: {_ENCODED}. Then pass the sorted list of "
+            "labels as class_names."
         )
     if all(_CODE.fullmatch(label) for label in labels):
         warnings.warn(
-            f"The labels {shown(labels, 3)} look like codes, and they are what CLIP is "
-            "prompted with. Name them: texts=CLIPTexts(model, class_names={label: "
+            f"The labels {shown(labels, 3)} look like codes, but the prompts of CLIP "
+            "use them as names. Name them: texts=CLIPTexts(model, class_names={label: "
             "name, ...}).",
             UserWarning,
             stacklevel=4,
@@ -104,9 +105,10 @@ def _names_in_list(labels, listed):
             f"that of the label's encoding ({_ENCODED})"
         )
         raise ValueError(
-            "A list of class_names is indexed by integer labels, and serves string "
-            f"labels only as their sorted list. y has the labels {shown(labels)}, and "
-            f"{reason}. Pass a dict from label to name, or sorted(class_names)."
+            "A list of class_names is indexed by integer labels, and names string "
+            "labels only if it is their sorted list. y has the labels "
+            f"{shown(labels)}, and {reason}. Pass a dict from label to name, or "
+            "sorted(class_names)."
         )
     return list(labels)
 
@@ -120,7 +122,7 @@ def _likely_cause(labels, class_names):
         return ""
     values = [value for value in class_names.values() if isinstance(value, (int, str))]
     if set(labels) <= set(values):
-        return "It maps names to labels: turn it around, {label: name}. "
+        return "It maps names to labels: reverse it, {label: name}. "
     if {str(label) for label in labels} <= set(class_names):
         return "Its keys are strings and the labels are not: use {0: 'cat', ...}. "
     if any(isinstance(key, str) for key in class_names) and isinstance(labels[0], int):
@@ -129,20 +131,20 @@ def _likely_cause(labels, class_names):
 
 
 def refuse_one_of_many(labels: list, n_names: int, argument: str):
-    """Refuse the labels 0 and 1 among more names: one class against others.
+    """Refuse the labels 0 and 1 where there are more names, as in one-vs-rest.
 
     Raises
     ------
     ValueError
-        If so.
+        If the labels are 0 and 1 and there are more than two names.
     """
     if labels == [0, 1] and n_names > 2:
         raise ValueError(
             f"y has the labels 0 and 1 only, but {argument} names {n_names} classes. "
             "One-vs-rest and one-vs-one (OneVsRestClassifier, OneVsOneClassifier) "
             "cannot work with texts, since they replace the labels by 0 and 1: use "
-            "the classifier itself, which is multiclass, or texts=None. To tell just "
-            f"two classes apart, give {argument} of these two."
+            "the classifier itself, which is multiclass, or texts=None. For a problem "
+            f"of two classes, give {argument} of these two only."
         )
 
 
@@ -164,8 +166,8 @@ def labels_in_head(labels: list, classes: Sequence) -> list:
     Raises
     ------
     ValueError
-        If a label has no text, or integer labels meet string classes of which they
-        may or may not be the positions.
+        If a label has no text, or if the labels are integers, the classes are
+        strings, and it is not certain that the labels are their positions.
     """
     known = set(classes)
     missing = [label for label in labels if label not in known]
@@ -181,9 +183,9 @@ def labels_in_head(labels: list, classes: Sequence) -> list:
             return list(classes)
         raise ValueError(
             f"y has integer labels ({shown(labels)}) and the text head has "
-            f"{len(classes)} string classes ({shown(list(classes))}). Integers stand "
-            "for strings only as their positions among all classes of a head in "
-            f"sorted order, as {_ENCODED}. Either use string labels and a head of "
+            f"{len(classes)} string classes ({shown(list(classes))}). Integers are "
+            "accepted for strings only as their positions among all classes of a head "
+            f"in sorted order, as {_ENCODED}. Either use string labels and a head of "
             "just these classes in sorted order, head[sorted(labels)], or make a head "
             "whose classes are integers: TextHead.from_clip(names, model, "
             "classes=range(n))."
@@ -196,7 +198,7 @@ def labels_in_head(labels: list, classes: Sequence) -> list:
 
 
 def warn_of_equal_texts(labels: list, names: list, text_features: np.ndarray):
-    """Warn of classes that have one text for the text tower.
+    """Warn of classes whose texts are equal to the text tower.
 
     Parameters
     ----------
@@ -212,7 +214,7 @@ def warn_of_equal_texts(labels: list, names: list, text_features: np.ndarray):
         name, group = next(iter(shared.items()))
         pairs = f"the labels {shown(group)} are all called {name!r}"
     else:
-        # Equal up to the rounding of one batch: the tokens were the same.
+        # Features that differ by rounding only are of equal tokens.
         close = np.triu(text_features @ text_features.T > 1 - 1e-6, k=1)
         if not close.any():
             return

@@ -1,4 +1,4 @@
-"""Prompts: names and templates in the forms in which people write them."""
+"""Prompts from class names and templates, in all forms that `templates` takes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -9,6 +9,25 @@ from skbridge._texts.templates import TEMPLATES
 
 
 def check_names(names, argument, *, distinct=True):
+    """Validate a list of class names.
+
+    Parameters
+    ----------
+    names : iterable of str
+    argument : str
+        Name of the parameter, for errors.
+    distinct : bool, default=True
+        Whether to refuse repeated names.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `names` is not a list of non-empty strings.
+    """
     if isinstance(names, (str, bytes, Mapping, Set)) or not isinstance(names, Iterable):
         raise TypeError(
             f"{argument} must be a list of names, in the order of the classes; got "
@@ -54,12 +73,12 @@ def as_prompts(class_names, templates="simple"):
         - a format string with one ``{}``;
         - a dict of class name -> prompt or list of prompts, ready to use (as
           CuPL's); keys match without regard to case, and ``_`` as a space;
-        - a list of these: prompts concatenate and weigh equally.
+        - a list of these: their prompts are concatenated, with equal weights.
 
     Returns
     -------
     tuple of tuple of str
-        One tuple of prompts per class, in the order given; repeated prompts stay.
+        One tuple of prompts per class, in the given order, repeated prompts included.
 
     Raises
     ------
@@ -95,7 +114,7 @@ def as_prompts(class_names, templates="simple"):
 
 
 def _prompt_writer(template):
-    """Make the function from class name to prompts of one template."""
+    """Make a function from class name to the prompts of one template."""
     if isinstance(template, Mapping):
         return _dict_writer(template)
     if not isinstance(template, str):

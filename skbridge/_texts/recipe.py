@@ -1,4 +1,4 @@
-"""CLIPTexts: from labels to class texts; and what a `texts` parameter may be."""
+"""CLIPTexts, the recipe for class texts, and the values of a `texts` parameter."""
 
 import os
 
@@ -19,7 +19,7 @@ class CLIPTexts(BaseEstimator):
     Parameters
     ----------
     model : str or path-like, default="ViT-B-16"
-        CLIP model whose text tower to use: the one that embedded the images. An
+        CLIP model whose text tower to use, the one that embedded the images. An
         open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
     pretrained : str, path-like or None, default="auto"
         Weights of `model`; ``"auto"`` means OpenAI's for ViT-B-16 and the first
@@ -29,8 +29,8 @@ class CLIPTexts(BaseEstimator):
     class_names : dict or list of str, default=None
         Name of each label: a dict from label to name or, for integer labels from
         0 to n - 1, a list indexed by label. None takes string labels as names. A
-        sorted list also serves the string labels that it holds, and their encoding
-        by scikit-learn's meta-estimators.
+        sorted list of string labels also names these, and the integers by which
+        scikit-learn's meta-estimators encode them.
     device : str, default="auto"
         Where to run the text tower.
     cache_dir : str, path-like or None, default=None
@@ -100,7 +100,7 @@ class CLIPTexts(BaseEstimator):
 
 
 def _whole(labels):
-    """Give whole numbers as integers, which is what pandas' Int64 was on the way."""
+    """Convert whole numbers to integers: nullable integers may arrive as floats."""
     is_whole = labels.dtype.kind == "f" and np.all(labels == np.floor(labels))
     return labels.astype(np.int64) if is_whole else labels
 
@@ -111,23 +111,23 @@ def resolve_texts(texts, labels, *, device="auto") -> TextHead | None:
     Parameters
     ----------
     texts : str, path-like, CLIPTexts, TextHead or None
-        What a `texts` parameter may be: a model's name or folder, with labels as
-        names; a recipe; texts made beforehand; or no texts.
+        A model's name or folder, with labels as names; a recipe; texts made
+        beforehand; or no texts.
     labels : ndarray of shape (n_classes,)
         Distinct labels, sorted.
     device : str, default="auto"
-        Where to run the text tower of a model that is named.
+        Where to run the text tower of a model that is given by name.
 
     Returns
     -------
     TextHead or None
-        Its classes are `labels`, in their order; a head that knows no classes is
-        returned as it is.
+        Its classes are `labels`, in their order; a head without classes is returned
+        unchanged.
 
     Raises
     ------
     TypeError
-        If `texts` is something else.
+        If `texts` is of another type.
     ValueError
         If a label has no text.
     """

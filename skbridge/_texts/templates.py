@@ -1,6 +1,6 @@
 """Prompt templates, by the names that `templates` takes.
 
-Every template has one ``{}`` where the class name goes.
+The class name replaces the one ``{}`` of a template.
 """
 
 # The 80 templates for ImageNet of openai/CLIP, notebook

@@ -1,15 +1,16 @@
-"""Learning from the shots: the bridge of SeMoBridge-T, and the Gaussian head's map.
+"""Training on the shots: the bridge of SeMoBridge-T, and the metric of the GDA.
 
 ==================  =============================================================
 `bridge`            `train_bridge`: W+ and the class-specific bias
-`metric`            `train_metric`: a linear map after the Gaussian head's metric
+`metric`            `train_metric`: a linear map after the metric of the GDA
 `objective`         the losses of SeMoBridge-T
+`basis`             coordinates in which these are computed
 `solvers`           AdamW, L-BFGS and their schedules
 `early_stopping`    the number of steps, chosen by cross-validation on the shots
 `tensors`           conversion of arrays to tensors
 ==================  =============================================================
 
-Arrays go in and come out; PyTorch stays inside, and is first imported here. Only
-`skbridge._classifiers` and the benchmarks import this package. It imports
-`skbridge._held_out`, `_bridge`, `_class_sums`, `_gaussian` and `_rows`.
+Arguments and results are arrays; PyTorch is used inside only, and is not imported
+before training starts. `_classifiers` and the layers above may import this package; it
+imports `_held_out`, `_bridge`, `_class_sums`, `_gaussian` and `_rows`.
 """

@@ -1,4 +1,4 @@
-"""The coordinates in which training computes: those of W, or its singular bases."""
+"""Coordinates in which training computes: those of W, or its singular bases."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,8 +13,8 @@ from torch.nn.functional import pad
 from skbridge._bridge import Bridge
 from skbridge._training.tensors import to_tensor
 
-# Singular values below this share of the largest count as zero, and so does what lies
-# outside the row space of W below this share of c: rounding would decide on their axes.
+# Rounding error in float64: a singular value below this share of the largest counts as
+# zero, and so does the part of c outside the row space of W, below this share of c.
 _LEAST_SHARE = 1e-7
 
 
@@ -23,9 +23,9 @@ class Basis:
     """Bases of tokens and of joint embeddings, and arrays as tensors in them.
 
     The singular bases make the text projection W = U diag(s) V' diagonal. Tokens
-    become e U, joint embeddings f V, and the parameters W+ U and b U. Inner products
-    stay what they were, and with them every equation of the loss, while the projection
-    ``e W`` becomes ``(e U) * s``: n d operations in place of n d^2.
+    become e U, joint embeddings f V, and the parameters W+ U and b U. Inner products do
+    not change, nor does any equation of the loss, while the projection ``e W`` becomes
+    ``(e U) * s``, with n d operations instead of n d^2.
 
     A projection bias c may lie partly outside the row space of W. Then V has one more
     axis for it, and U a column of zeros.
@@ -50,17 +50,17 @@ class Basis:
 
     @classmethod
     def plain(cls, bridge: Bridge, dtype: DTypeLike, device: str) -> Self:
-        """Compute in the bases of W itself."""
+        """Basis of W itself."""
         return cls(dtype, device, to_tensor(bridge.projection, dtype, device))
 
     @classmethod
     def singular(cls, bridge: Bridge, dtype: DTypeLike, device: str) -> Self:
-        """Compute in the singular bases of W."""
-        # In torch, like all of training: where NumPy and torch alternate, the threads
+        """Make the singular bases of W."""
+        # In torch, as in all of training: where NumPy and torch alternate, the threads
         # of one wait for those of the other.
         W = torch.from_numpy(bridge.projection.astype(np.float64))
-        # Faster than a singular value decomposition, and accurate enough: what rounding
-        # makes of small singular values is small against W.
+        # Faster than a singular value decomposition, and accurate enough: rounding
+        # changes small singular values by little, relative to W.
         _, U = torch.linalg.eigh(W @ W.T)
         axes = (U.T @ W).T
         s = vector_norm(axes, dim=0)
@@ -78,7 +78,7 @@ class Basis:
         return cls(dtype, device, W, U, V)
 
     def tensor(self, values: ArrayLike) -> Tensor:
-        """Convert an array that is in no basis."""
+        """Convert an array that does not depend on the basis."""
         return to_tensor(values, self.dtype, self.device)
 
     def tokens(self, rows: ArrayLike) -> Tensor:
@@ -96,6 +96,6 @@ class Basis:
         return tokens @ self.W if self.U is None else tokens * self.W
 
     def original(self, rows: Tensor) -> np.ndarray:
-        """Give rows of W+ or of b as an array in the bases of W itself."""
+        """Convert rows of W+ or of b back to an array in the basis of W itself."""
         rows = rows if self.U is None else rows @ self.U.T
         return rows.cpu().numpy()

@@ -17,24 +17,23 @@ from skbridge._training.early_stopping import (
 from skbridge._training.objective import Objective, Shots, Task
 from skbridge._training.solvers import AdamW, minimise
 
-# Directions in which the shots spread less than this share of the largest spread are
-# scaled as if they spread so much.
+# Lower bound on a singular value of the shots, as a share of the largest, where
+# directions are scaled by it.
 _LEAST_SPREAD = 1e-3
 
-# Early stopping compares numbers of steps so far apart, up to so many, in so many
-# folds. benchmarks/constants.py shows what shots alone say of these: four folds gain
-# 0.1 points, for twice the time.
+# Early stopping compares these numbers of steps in these folds. benchmarks/constants.py
+# measures the alternatives: four folds gain 0.1 points in twice the time.
 _STEPS_APART = 4
 _MAX_STEPS = 60
 _N_FOLDS = 2
-# With texts the log loss of test shots has one minimum. Without, it often rises at
-# first and falls again later.
+# With texts the log loss of test shots has one minimum. Without texts it often rises
+# first and falls later.
 _PATIENCE_WITH_TEXTS = 5
-# Where every class has one shot there are no test shots. Texts regularise the steps;
-# without them no number of steps did any good.
+# For classes of one shot, where there are no test shots. Texts regularise the steps;
+# without texts no number of steps helped.
 _STEPS_OF_SINGLE_SHOTS = 56
 
-# Gives the weight of z3 from the weight of the shots of each class.
+# From the summed weight of each class's shots to the weight of z3.
 Lambda3 = Callable[[np.ndarray], float]
 
 
@@ -85,7 +84,7 @@ class _Problem:
     def result(
         self, parameters: list[Tensor], terms: list[list[float]], losses: list[float]
     ) -> TrainedBridge:
-        """Return to arrays in the bases of W."""
+        """Convert parameters to arrays in the basis of W itself."""
         dtype = self.basis.dtype
         W_plus, *b = map(self.basis.original, parameters)
         if not b:
@@ -96,7 +95,7 @@ class _Problem:
 
 
 def _descend(problem: _Problem, n_steps: int) -> TrainedBridge:
-    """Take so many steps of AdamW, or fewer if the loss settles."""
+    """Take steps of AdamW, `n_steps` of them or fewer if the loss settles."""
     adamw = problem.adamw()
     adamw.descend(n_steps, problem.task.schedule)
     return problem.result(adamw.parameters, adamw.terms, adamw.losses)
@@ -106,9 +105,10 @@ def _minimise(problem: _Problem) -> TrainedBridge:
     """Follow L-BFGS until the loss settles.
 
     Its variables are Z and z in ``W+ = W+_0 + V D^-1 Z`` and ``b = sqrt(n_classes) z``,
-    with the singular values D and the right singular vectors V of the shots: all
-    directions of the shots count alike in Z, which takes several times fewer steps
-    than in W+, and one b serves the share 1 / n_classes of the shots.
+    with the singular values D and the right singular vectors V of the shots. In Z all
+    directions of the shots have the same scale, which takes several times fewer steps
+    than in W+. The factor of z balances that each b affects the share 1 / n_classes of
+    the shots.
     """
     shots, bridge, objective = problem.shots, problem.task.bridge, problem.objective
     weight = np.sqrt(shots.weight / shots.weight.sum())[:, None]
@@ -133,10 +133,10 @@ def _minimise(problem: _Problem) -> TrainedBridge:
 def _scores_along(
     problem: _Problem, test: Shots, lambda_3: float
 ) -> Iterator[np.ndarray]:
-    """Yield blended scores of test shots, every few steps of training.
+    """Yield blended scores of test shots, after every few steps of training.
 
-    All in torch: where NumPy and torch alternate, the threads of one wait for those of
-    the other.
+    Computed in torch: where NumPy and torch alternate, the threads of one wait for
+    those of the other.
     """
     objective, basis, adamw = problem.objective, problem.basis, problem.adamw()
     query, texts = unit(test.X), problem.task.text_features
@@ -154,7 +154,7 @@ def _scores_along(
 def _choose_steps(
     shots: Shots, task: Task, basis: Basis, lambda_3: Lambda3, temperature: float
 ) -> int:
-    """Of 0, 4, ..., 60 steps those of the least log loss of test shots."""
+    """Choose the number of steps, of 0, 4, ..., 60, with the least test log loss."""
     has_texts = task.text_features is not None
     max_steps = min(_MAX_STEPS, task.schedule.max_iter)
     patience = _PATIENCE_WITH_TEXTS if has_texts else np.inf
@@ -187,8 +187,9 @@ def train_bridge(
     task : Task
     early_stopping : tuple of (callable, float), default=None
         None trains to the end. Otherwise cross-validation on the shots chooses the
-        number of steps, with the weight of z3 beside z1 as a function of the weight of
-        the shots of each class, and the default temperature of such scores.
+        number of steps. The function gives the weight of z3, with z1 of weight 1, from
+        the summed weight of each class's shots; the number is the default temperature
+        of such scores.
 
     Returns
     -------
@@ -200,8 +201,7 @@ def train_bridge(
     ValueError
         If the loss becomes infinite or NaN.
     """
-    # AdamW's steps are not the same in another basis. The official recipe takes them in
-    # that of W+ itself.
+    # AdamW's steps depend on the basis; the official recipe takes them in that of W+.
     make_basis = Basis.plain if task.solver == "adamw" else Basis.singular
     basis = make_basis(task.bridge, shots.X.dtype, task.device)
     n_steps = task.schedule.max_iter

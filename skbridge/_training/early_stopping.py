@@ -13,7 +13,7 @@ from skbridge._held_out.temperature import stacked_log_losses
 
 
 class WeightedShots(Protocol):
-    """Shots of known class and weight, of which some can be taken."""
+    """Shots with classes and weights, of which a subset can be selected."""
 
     codes: np.ndarray
     weight: np.ndarray
@@ -30,12 +30,13 @@ class StoppingRule:
     n_splits : int
         Number of folds.
     steps_apart, max_steps : int
-        Compared are 0 steps, `steps_apart`, twice that, up to `max_steps`.
+        The numbers of steps are the multiples of `steps_apart`, from 0 to `max_steps`.
     patience : float
-        Stop comparing after so many consecutive points that are worse than the best.
+        Number of consecutive numbers of steps, all worse than the best, that end the
+        comparison.
     fewest : bool
         Whether to choose the fewest steps whose loss exceeds the least by no more than
-        one standard error of the paired difference, and not those of the least loss.
+        one standard error of the paired difference, instead of those with the least.
     """
 
     n_splits: int
@@ -46,7 +47,7 @@ class StoppingRule:
 
     @property
     def n_points(self) -> int:
-        """How many numbers of steps are compared at most."""
+        """Largest number of numbers of steps that are compared."""
         return self.max_steps // self.steps_apart + 1
 
 
@@ -56,14 +57,14 @@ def choose_steps(
     rule: StoppingRule,
     temperature: float,
 ) -> int | None:
-    """Choose a number of steps by the log loss of shots not trained on.
+    """Choose a number of steps by the log loss of held-out shots.
 
     Parameters
     ----------
     shots : WeightedShots
         Distinct, see :func:`distinct_shots`.
     scores_along : callable
-        From training and test shots, yields the scores of the latter after 0,
+        From training and test shots, yields the scores of the test shots after 0,
         `rule.steps_apart`, twice that, ... steps of training.
     rule : StoppingRule
     temperature : float
@@ -72,7 +73,7 @@ def choose_steps(
     Returns
     -------
     int or None
-        None where every class has one shot, which leaves nothing to test on.
+        None where every class has one shot, which leaves no test shots.
     """
     folds = shot_folds(shots.codes, n_splits=rule.n_splits, random_state=0)
     if not folds:
@@ -101,8 +102,8 @@ def distinct_shots(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Merge equal shots of one class into one of their summed weight.
 
-    Otherwise a repeated shot would be tested on while its copy is trained on. They
-    come out sorted, so that nothing depends on the order in which they were given.
+    Otherwise a repeated shot would be tested on while its copy is trained on. The shots
+    are returned in sorted order, so that results do not depend on the given order.
 
     Returns
     -------
@@ -135,7 +136,7 @@ def held_out_losses(
     temperature : float
         Default temperature of such scores.
     patience : float, default=inf
-        Stop after so many consecutive points that are worse than the best.
+        Number of consecutive points, all worse than the best, after which to stop.
 
     Returns
     -------

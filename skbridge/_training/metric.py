@@ -1,6 +1,6 @@
-"""A linear map learned after the metric of the GDA head, for as long as it helps.
+"""A linear map learned after the metric of the GDA, as long as held-out shots gain.
 
-Torch inside, arrays outside.
+Arguments and results are arrays; the computation is in PyTorch.
 """
 
 from dataclasses import dataclass
@@ -16,29 +16,29 @@ from skbridge._rows import unit
 from skbridge._training.early_stopping import StoppingRule, choose_steps
 from skbridge._training.tensors import to_tensor
 
-# Adam moves every entry of the map by about its rate a step, whatever the loss:
-# a few steps are all that shots can pay for, and more fit them and nothing else.
+# Each step of Adam moves every entry of the map by about this, whatever the loss. A few
+# steps are as many as few shots support; more of them overfit.
 _LEARNING_RATE = 2e-3
 MAX_STEPS = 16
 _STEPS_APART = 2
 # Scale of the scores in the loss; 10 to 40 made no difference on real features.
 _LOSS_SCALE = 20.0
 _MAX_FOLDS = 4
-# With two shots a class each fold would be trained on one, where there is no scatter
-# yet: the steps that help there are too many for both.
+# With two shots per class each fold would train on one, where there is no scatter: the
+# number of steps that is best there is too large for two shots.
 _FEWEST_SHOTS = 3
 
 
 @dataclass(frozen=True)
 class LearnedMetric:
-    """What training returns.
+    """Result of training.
 
     Attributes
     ----------
     metric : ndarray of shape (n_features, n_features)
         G A, the metric followed by the learned map.
     whitened : ndarray of shape (n_classes, n_features)
-        Unit class means in it.
+        Unit class means after it.
     loss_curve : ndarray of shape (n_steps,)
         Loss before each step.
     """
@@ -50,7 +50,7 @@ class LearnedMetric:
 
 @dataclass(frozen=True)
 class ComparedShots:
-    """Shots as the head compares them, and what stays the same in every fold.
+    """Shots as z1 and z3 compare them, and the class texts.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class ComparedShots:
     texts: np.ndarray | None
 
     def take(self, rows):
-        """Shots of some rows."""
+        """Select some of the shots."""
         z1 = None if self.z1 is None else self.z1[rows]
         return ComparedShots(
             self.joint[rows], self.codes[rows], self.weight[rows], z1, self.texts
@@ -91,15 +91,16 @@ class _Start:
         self.means, root = whiten(
             self.count, sums, second_moment, shrinkage, shots.texts
         )
-        # The symmetric root. Unlike the eigenvectors, it varies smoothly with the
-        # shots, and Adam's steps are not the same in another basis.
+        # The symmetric root. Adam's steps depend on the basis, and unlike the
+        # eigenvectors the symmetric root varies smoothly with the shots.
         self.metric = root @ (root / np.linalg.norm(root, axis=0)).T
         self.lambda_3 = lambda_3(self.count)
 
     def scores_along(self, held_out, maps):
-        """Blended scores of other shots, for one map after the other.
+        """Yield blended scores of held-out shots, for one map after the other.
 
-        In torch, as training is: the threads of NumPy's products would wait for its.
+        Computed in torch: where NumPy and torch alternate, the threads of one wait for
+        those of the other.
         """
         x, means, z1 = held_out.joint @ self.metric, self.means @ self.metric, 0.0
         if held_out.z1 is not None:
@@ -114,27 +115,26 @@ class _Start:
 def _objective(start, dtype, device):
     """Mean loss of the shots as a function of the map.
 
-    Each shot is scored against means from which it is left out, with all its
-    weight. A class mean that would be left with nothing leaves its shot out of
-    the loss.
+    Each shot is compared with a mean of its class that leaves it out, with all its
+    weight. Without texts, a shot that is alone in its class has no such mean, and does
+    not enter the loss.
     """
     shots = start.shots
-    in_texts = 0.0 if shots.texts is None else 1.0
-    alone = np.bincount(shots.codes)[shots.codes] == 1
-    if in_texts:
-        alone[:] = False
+    # The class text counts as one more shot.
+    n_texts = 0.0 if shots.texts is None else 1.0
+    has_others = (np.bincount(shots.codes)[shots.codes] > 1) | (n_texts > 0)
 
     def tensor(array):
         return to_tensor(array, dtype, device)
 
-    kept = shots.take(~alone)
-    codes = torch.from_numpy(kept.codes).to(device)
-    x, means = tensor(kept.joint @ start.metric), tensor(start.means @ start.metric)
-    total = start.count[kept.codes] + in_texts
-    weight = tensor(kept.weight)[:, None]
-    total, left = tensor(total)[:, None], tensor(total - kept.weight)[:, None]
-    z1 = None if kept.z1 is None else tensor(kept.z1)
-    share = tensor(kept.weight / kept.weight.sum())
+    scored = shots.take(has_others)
+    codes = torch.from_numpy(scored.codes).to(device)
+    x, means = tensor(scored.joint @ start.metric), tensor(start.means @ start.metric)
+    total = start.count[scored.codes] + n_texts
+    weight = tensor(scored.weight)[:, None]
+    total, left = tensor(total)[:, None], tensor(total - scored.weight)[:, None]
+    z1 = None if scored.z1 is None else tensor(scored.z1)
+    share = tensor(scored.weight / scored.weight.sum())
     own = torch.zeros(len(x), len(means), dtype=torch.bool, device=device)
     own[torch.arange(len(x)), codes] = True
 
@@ -153,7 +153,7 @@ def _objective(start, dtype, device):
 
 
 def _maps(start, dtype, device, losses):
-    """Yield the map as Adam moves it, from the identity; append each step's loss."""
+    """Yield the map after each step of Adam, from the identity; append the losses."""
     objective = _objective(start, dtype, device)
     A = to_tensor(np.eye(len(start.metric)), dtype, device)
     optimizer = torch.optim.Adam([A.requires_grad_(True)], lr=_LEARNING_RATE)
@@ -178,14 +178,14 @@ def train_metric(
     dtype,
     device,
 ):
-    """Learn a map A after the metric G of the GDA head, or leave it the identity.
+    """Learn a linear map A after the metric G of the GDA, from the identity.
 
     Minimises the cross entropy of ``20 (z1 + lambda_3 z3)``, where z3 compares
     each shot with class means that leave it out, by full-batch Adam from
-    ``A = I``. In early stopping, held-out shots choose among 0, 2, ..., 16 steps: of
-    those whose log loss, each at its own temperature, exceeds the least by no more
-    than one standard error of the paired difference, the fewest. A median of fewer
-    than three shots a class is too few to choose by.
+    ``A = I``. With early stopping, held-out shots choose among 0, 2, ..., `max_iter`
+    steps: the fewest steps whose log loss, each at its own temperature, exceeds the
+    least by no more than one standard error of the paired difference. A median of
+    fewer than three shots per class is too few to choose by, and no step is taken.
 
     Parameters
     ----------
@@ -195,15 +195,15 @@ def train_metric(
     shrinkage : float
         See :func:`skbridge._gaussian.whiten`.
     lambda_3 : callable
-        Gives the weight of z3 from the counts of the classes.
+        From the summed weight of each class's shots to the weight of z3.
     temperature : float
         Default temperature of such scores.
     max_iter : int
-        Number of steps; the most that early stopping takes.
+        Number of steps, or with early stopping the largest number.
     early_stopping : bool
         Whether held-out shots choose the number.
     dtype : numpy dtype
-        Of the computation.
+        Type in which to compute.
     device : str
         A torch device.
 

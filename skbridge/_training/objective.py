@@ -19,7 +19,7 @@ from skbridge._rows import unit
 from skbridge._training.basis import Basis
 from skbridge._training.solvers import Schedule
 
-# Shorter rows have no direction; torch's own normalize has the same bound.
+# Lower bound on a length that divides, the same as in torch's normalize.
 _SHORTEST = 1e-12
 
 
@@ -66,9 +66,9 @@ class Shots:
     Attributes
     ----------
     X : ndarray of shape (n_samples, n_features)
-        Their dtype is the dtype of the whole computation.
+        Training computes in their dtype.
     codes : ndarray of shape (n_samples,)
-        Class of each, 0 to n_classes - 1; every class has a shot.
+        Class of each shot, 0 to n_classes - 1; every class has a shot.
     weight : ndarray of shape (n_samples,)
         Positive weights.
     """
@@ -78,13 +78,13 @@ class Shots:
     weight: np.ndarray
 
     def take(self, rows: np.ndarray) -> Self:
-        """Shots of some rows."""
+        """Select some of the shots."""
         return type(self)(self.X[rows], self.codes[rows], self.weight[rows])
 
 
 @dataclass(frozen=True)
 class Task:
-    """What training starts from, what it minimises, and how.
+    """Start, objective and solver of training.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class Objective:
     Attributes
     ----------
     basis : Basis
-        Its projection W, and the bases of everything else.
+        Projection W, and the coordinates of all other attributes.
     y : tensor of shape (n_samples,)
         Class of each shot.
     share : tensor of shape (n_samples,)
@@ -173,7 +173,7 @@ class Objective:
 
     @classmethod
     def of(cls, shots: Shots, task: Task, basis: Basis) -> Self:
-        """Put the constants where the computation is, in the bases given."""
+        """Convert the constants to tensors in the given basis."""
         tensor, bridge = basis.tensor, task.bridge
         has_texts, has_bias = task.text_features is not None, bridge.bias is not None
         class_weight = np.bincount(shots.codes, weights=shots.weight)

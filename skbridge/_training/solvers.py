@@ -1,7 +1,7 @@
 """AdamW and L-BFGS, full batch, and their schedules.
 
-A loss is a function of the parameters that gives its terms, a tensor of shape
-(n_terms,); what is minimised is their weighted sum.
+A loss is a function from the parameters to its terms, a tensor of shape (n_terms,). The
+solvers minimise the weighted sum of the terms.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,18 +20,18 @@ class Schedule:
     Attributes
     ----------
     learning_rate : float
-        After the warm-up.
+        Rate after the warm-up.
     warmup : int
-        Steps over which the rate grows linearly to that.
+        Number of steps over which the rate grows linearly to `learning_rate`.
     first_rate : float
-        The first step's rate, if that is lower.
+        Rate of the first step, if lower than `learning_rate`.
     max_iter : int
         Number of steps.
     tol : float
         Stop after the warm-up once a window of steps lowers the loss by no more
         than this share of it; 0 takes all the steps.
     tol_window : int
-        Losses of single steps are noisy; progress is judged over so many.
+        Number of steps in a window; losses of single steps are noisy.
     """
 
     learning_rate: float
@@ -48,15 +48,15 @@ class Schedule:
         return self.learning_rate * min(step / self.warmup, 1.0)
 
     def has_settled(self, losses: Sequence[float]) -> bool:
-        """Whether the last window of steps has lowered the loss by too little."""
+        """Whether the last window of steps lowered the loss by no more than `tol`."""
         if self.tol == 0 or len(losses) <= self.tol_window:
             return False
         before, after = losses[-1 - self.tol_window], losses[-1]
         return before - after <= self.tol * abs(before)
 
 
-# The official recipe; and one that takes ten of its steps in one, for early stopping,
-# and sets the limits of L-BFGS without.
+# The official recipe, and one with ten times its rate and a tenth of its warm-up. Its
+# limits apply to L-BFGS too.
 SCHEDULES = {
     "adamw": Schedule(1.5e-4, 500, 1e-5, 5000, 0.0, 50),
     "fast": Schedule(1.5e-3, 50, 1e-4, 250, 1e-5, 10),
@@ -72,19 +72,19 @@ class AdamW:
         Gives the terms of the loss from the parameters.
     weights : tensor of shape (n_terms,)
     start : sequence of tensor
-        Parameters to start from.
+        Initial parameters.
     rate : callable
-        Learning rate of each step, counted from 0.
+        From the number of a step, counted from 0, to its learning rate.
     weight_decay : float, default=0.0
-        Decoupled.
+        Decoupled weight decay.
 
     Attributes
     ----------
     parameters : list of tensor
-        After the steps taken.
+        Current parameters.
     terms : list of list of float
-        Terms of the loss before each step. Numbers and not tensors: small tensors
-        between large ones that are freed would keep the memory of these.
+        Terms of the loss before each step, as numbers: small tensors allocated among
+        large ones would prevent the reuse of memory after these are freed.
     losses : list of float
         Their weighted sums.
     """
@@ -117,7 +117,7 @@ class AdamW:
         self.losses.append(loss.item())
 
     def descend(self, n_steps: int, schedule: Schedule) -> None:
-        """Take so many steps, or fewer if the loss settles."""
+        """Take `n_steps` steps, or fewer if the loss settles."""
         for step in range(n_steps):
             self.step()
             # During the warm-up a small change says nothing about convergence.
@@ -137,9 +137,9 @@ def minimise(
         Gives the terms of the loss from the parameters.
     weights : tensor of shape (n_terms,)
     start : sequence of tensor
-        Parameters to start from.
+        Initial parameters.
     schedule : Schedule
-        Its rates have no meaning here.
+        Its limits apply; its rates do not.
 
     Returns
     -------
