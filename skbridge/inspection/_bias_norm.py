@@ -1,4 +1,4 @@
-"""BiasNormDisplay: how far each class's bias moves its shots."""
+"""BiasNormDisplay: norms of the class-specific bias."""
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from skbridge.inspection._common import (
 class BiasNormDisplay:
     """Norms of the class-specific bias of trained classifiers, side by side.
 
-    Training adds a bias b_k to the bridged shots of class k. Without its regulariser
-    (``lambda_b=0``) a few classes may learn a far larger bias than the others; with
-    it, the norms stay alike. These are the paper's figures 8 and 10.
+    Training adds a bias b_k to the tokens of the shots of class k. Without the bias
+    loss (``lambda_b=0``) a few classes may learn a much larger bias than the others;
+    with it, the norms stay similar. These are the paper's figures 8 and 10.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_estimators`. All
     parameters are stored as attributes.
@@ -24,14 +24,14 @@ class BiasNormDisplay:
     Parameters
     ----------
     norms : dict of str -> ndarray of shape (n_classes,)
-        Euclidean norm of each class's bias, by name of the classifier.
+        Euclidean norm of the bias of each class, by name of the classifier.
     classes : ndarray of shape (n_classes,)
         The classes, in that order.
 
     Attributes
     ----------
     axes_ : ndarray of Axes
-        One a classifier, once plotted.
+        One per classifier, once plotted.
     figure_ : Figure
         Once plotted.
 
@@ -59,16 +59,15 @@ class BiasNormDisplay:
         Parameters
         ----------
         estimator : SeMoBridgeClassifier, FewShotSearchCV or Pipeline
-            Fitted with ``mode="trained"`` and ``csb=True``, and with ``head="mean"``
-            or ``solver="adamw"``.
+            Fitted with ``mode="trained"`` and ``csb=True``.
         name : str, default=None
-            Title; None says what lambda_b was.
+            Title; None means the value of lambda_b.
         plot : bool, default=True
             Whether to plot at once.
         ax : Axes, default=None
-            Where to plot.
+            Axes to draw on; None makes a new figure.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -91,13 +90,13 @@ class BiasNormDisplay:
         Parameters
         ----------
         estimators : dict of str -> estimator
-            As of :meth:`from_estimator`, by the name to show.
+            As in :meth:`from_estimator`, by the name to show.
         plot : bool, default=True
             Whether to plot at once.
         ax : array-like of Axes, default=None
-            One a classifier.
+            One per classifier.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -134,12 +133,12 @@ class BiasNormDisplay:
         return display.plot(ax=ax, **kwargs) if plot else display
 
     def plot(self, ax=None):
-        """Draw one point a class, with the mean and its standard deviation.
+        """Draw one point per class, with mean and standard deviation over classes.
 
         Parameters
         ----------
         ax : array-like of Axes, default=None
-            One a classifier; None makes a new figure.
+            One per classifier; None makes a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""BlendSimplexDisplay: accuracy over all ways to weigh z1, z2 and z3."""
+"""BlendSimplexDisplay: accuracy over all proportions of z1, z2 and z3."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ _CORNER_NAMES = (
     "$\\lambda_2$: bridged query\nto prototypes",
     "$\\lambda_3$: query to\nbridged prototypes",
 )
-# Of the values along the left, lower and right side, in points.
+# Offsets of the values at the left, lower and right side, in points.
 _LABEL_OFFSETS = ((-9, 4), (0, -9), (9, 4))
 
 
@@ -34,10 +34,10 @@ def simplex_grid(n_steps):
 
 
 def best_point(lambdas, accuracy):
-    """Index of the best weights; of several, the nearest to the centre of them all.
+    """Index of the best weights; among ties, the nearest to the mean of the ties.
 
-    Accuracy is flat in places, and a point in the middle of a plateau is safer than
-    one at its edge.
+    Accuracy has plateaus, and a point in the middle of one is safer than a point at its
+    edge.
     """
     tied = np.flatnonzero(accuracy == accuracy.max())
     distance = np.linalg.norm(lambdas[tied] - lambdas[tied].mean(axis=0), axis=1)
@@ -47,8 +47,8 @@ def best_point(lambdas, accuracy):
 class BlendSimplexDisplay:
     """Accuracy over the simplex of lambda_1, lambda_2 and lambda_3.
 
-    Only the proportions of the three blending weights decide what is predicted, so
-    that all blends fit in a triangle: its corners are z1, z2 and z3 alone.
+    Predictions depend on the proportions of the three blending weights only, so that a
+    triangle shows all blends. At its corners are z1, z2 and z3 alone.
 
     It is recommended to use :meth:`from_estimator`. All parameters are stored as
     attributes.
@@ -58,7 +58,7 @@ class BlendSimplexDisplay:
     lambdas : ndarray of shape (n_points, 3)
         Weights, rows that sum to 1.
     accuracy : ndarray of shape (n_points,)
-        Share of the held-out images that they get right.
+        Share of the held-out images that are classified correctly.
     estimator_lambdas : ndarray of shape (3,)
         Weights of the classifier itself, scaled to sum to 1.
     estimator_accuracy : float
@@ -67,9 +67,9 @@ class BlendSimplexDisplay:
     Attributes
     ----------
     best_lambdas : ndarray of shape (3,)
-        Best of the weights; where several are, the one nearest to their mean.
+        The best weights; among ties, those nearest to the mean of the ties.
     best_accuracy : float
-        Theirs.
+        Accuracy of the best weights.
     ax_ : Axes
         Once plotted.
     colorbar_ : Colorbar
@@ -83,9 +83,9 @@ class BlendSimplexDisplay:
 
     Notes
     -----
-    The best point is the best for the images given. Choose it with images held out
-    for that purpose: on test images it flatters the classifier, and on the shots
-    themselves, which made the prototypes, it favours z2 and z3.
+    The best point is the best for the given images. Choose it with images held out
+    for that purpose: on test images its accuracy is too optimistic, and the shots, from
+    which the prototypes are made, favour z2 and z3.
 
     Under ``blending="exponential"`` the weights are those of the three exponential
     terms, at the classifier's alpha, beta, gamma and smoothness.
@@ -113,7 +113,7 @@ class BlendSimplexDisplay:
 
     @property
     def best_lambdas(self):
-        """Best of the weights."""
+        """The best weights."""
         return self.lambdas[best_point(self.lambdas, self.accuracy)]
 
     @property
@@ -125,7 +125,7 @@ class BlendSimplexDisplay:
     def from_estimator(
         cls, estimator, X, y, *, n_steps=20, plot=True, ax=None, **kwargs
     ):
-        """Blend a fitted classifier's logits in every proportion.
+        """Blend the component logits of a fitted classifier in every proportion.
 
         Parameters
         ----------
@@ -136,13 +136,13 @@ class BlendSimplexDisplay:
         y : array-like of shape (n_samples,)
             Their labels.
         n_steps : int, default=20
-            Steps along a side of the triangle; 20 make 231 points.
+            Number of steps along a side of the triangle; 20 make 231 points.
         plot : bool, default=True
             Whether to plot at once.
         ax : Axes, default=None
-            Where to plot.
+            Axes to draw on; None makes a new figure.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -236,13 +236,13 @@ class BlendSimplexDisplay:
         return self
 
     def _draw_grid(self):
-        """Sides, lines of equal weight, and their values beside the triangle."""
+        """Draw sides, lines of equal weight, and their values beside the triangle."""
         self.ax_.fill(*_CORNERS.T, fill=False, ec="black", lw=1)
         for corner, name in enumerate(_CORNER_NAMES):
             following = (corner + 1) % 3
             for level in (0.2, 0.4, 0.6, 0.8):
-                # The line of this corner's weight ends on two sides; its value
-                # stands at the end on the side towards the following corner.
+                # The line ends on two sides; its value is written at the end on the
+                # side to the following corner.
                 ends = np.zeros((2, 3))
                 ends[:, corner] = level
                 ends[0, following] = ends[1, following - 2] = 1 - level

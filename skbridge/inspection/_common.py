@@ -1,4 +1,4 @@
-"""What the displays share: estimators and labels checked, axes made, colours."""
+"""Helpers of all displays: checks of estimators and labels, axes, colours."""
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -6,13 +6,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skbridge._classifiers.bridged import BridgedClassifier
 from skbridge._classifiers.semobridge import SeMoBridgeClassifier
+from skbridge._messages import shown
 from skbridge._search.search_cv import FewShotSearchCV
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; black is left
-# to reference lines and totals.
+# Colours of Okabe and Ito, which colour-blind readers can tell apart. Black is for
+# reference lines and totals.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9")
-# For shares and accuracies: even in lightness, and fit for colour-blind readers.
+# For shares and accuracies: uniform in lightness, and safe for colour-blind readers.
 COLOUR_MAP = "cividis"
 
 # Points of height that a class name needs as a tick label.
@@ -39,7 +40,7 @@ def import_pyplot(display):
 
 
 def check_classifier(estimator, display, *, only_semobridge=False):
-    """Find the fitted classifier in what a user calls the estimator.
+    """Find the fitted classifier in a search or a pipeline.
 
     Parameters
     ----------
@@ -47,9 +48,9 @@ def check_classifier(estimator, display, *, only_semobridge=False):
         A bridged classifier, a FewShotSearchCV over one, or a Pipeline that ends in
         either.
     display : type
-        The display that asks, for its name.
+        The display, whose name is used in errors.
     only_semobridge : bool, default=False
-        Whether a BridgedGDAClassifier will not do.
+        Whether to refuse a BridgedGDAClassifier.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def check_classifier(estimator, display, *, only_semobridge=False):
     Raises
     ------
     TypeError
-        If there is none.
+        If there is no such classifier.
     NotFittedError
         If it is not fitted.
     """
@@ -89,12 +90,12 @@ def check_classifier(estimator, display, *, only_semobridge=False):
 
 
 def check_estimators(estimators, display):
-    """Refuse what is no mapping from names to estimators.
+    """Refuse anything but a mapping from names to estimators.
 
     Raises
     ------
     TypeError, ValueError
-        If it is not one, or is empty.
+        If it is not a mapping, or is empty.
     """
     if not hasattr(estimators, "items"):
         raise TypeError(
@@ -126,15 +127,15 @@ def class_codes(y, classes, n_rows):
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise ValueError(
-            f"y has the labels {unknown[:5].tolist()} ({len(unknown)} in all), which "
-            f"the estimator was not fitted on; it knows {len(classes)} classes. "
-            "Leave those rows out, or fit on shots of those classes too."
+            f"y has the labels {shown(unknown.tolist())}, which the estimator was not "
+            f"fitted on; it knows {len(classes)} classes. Leave those rows out, or fit "
+            "on shots of those classes too."
         )
     return np.searchsorted(classes, y)
 
 
 def make_axes(display, ax, n_panels, panel_size=None, **subplots_kw):
-    """Figure and axes of the panels, new ones or those given.
+    """Make a figure with axes for the panels, or use the given axes.
 
     Parameters
     ----------
@@ -143,9 +144,9 @@ def make_axes(display, ax, n_panels, panel_size=None, **subplots_kw):
     ax : None, Axes, or array-like of Axes
     n_panels : int
     panel_size : tuple of two floats
-        Width and height of a new panel, in inches; not needed where `ax` is given.
+        Width and height of a new panel, in inches; unused if `ax` is given.
     **subplots_kw
-        For ``pyplot.subplots``, where the axes are new.
+        Arguments of ``pyplot.subplots`` for new axes.
 
     Returns
     -------
@@ -155,7 +156,7 @@ def make_axes(display, ax, n_panels, panel_size=None, **subplots_kw):
     Raises
     ------
     ValueError
-        If another number of axes is given.
+        If the number of given axes is not `n_panels`.
     """
     pyplot = import_pyplot(display)
     if ax is None:
@@ -171,7 +172,7 @@ def make_axes(display, ax, n_panels, panel_size=None, **subplots_kw):
     axes = np.asarray(ax, dtype=object).ravel()
     if len(axes) != n_panels:
         raise ValueError(
-            f"ax must hold {n_panels} axes, one a panel of this "
+            f"ax must hold {n_panels} axes, one per panel of this "
             f"{type(display).__name__}; got {len(axes)}. Make them with "
             f"plt.subplots(1, {n_panels}), or leave ax=None."
         )
@@ -179,22 +180,22 @@ def make_axes(display, ax, n_panels, panel_size=None, **subplots_kw):
 
 
 def label_classes(many_axes, names, sides="x"):
-    """Name the classes along axes whose ticks are 0, 1, ..., where the names fit.
+    """Label the ticks 0, 1, ... of axes by the names of classes, if these fit.
 
-    Where they do not, the axes count the classes.
+    Otherwise the ticks are positions of classes.
 
     Parameters
     ----------
     many_axes : sequence of Axes
         Axes of one figure and of one size.
     names : sequence
-        One label a class.
+        One label per class.
     sides : {"x", "xy"}
-        ``"xy"`` also labels the vertical side of the first axes.
+        ``"xy"`` also labels the vertical axis of the first axes.
     """
     first = many_axes[0]
     figure = first.figure
-    # Only a layout that was worked out tells how much room there is.
+    # The size of the axes is known only after the layout.
     figure.draw_without_rendering()
     box = first.get_window_extent()
     points = box.width * 72 / figure.dpi / len(names)
@@ -212,7 +213,7 @@ def label_classes(many_axes, names, sides="x"):
             rotation=90 if axis.axis_name == "x" else 0,
             fontsize=min(9.0, 0.9 * points),
         )
-    # The labels take room from the axes, and one more pass settles how much.
+    # The labels make the axes smaller: lay out again.
     figure.draw_without_rendering()
 
 

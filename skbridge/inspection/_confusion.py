@@ -1,4 +1,4 @@
-"""PrototypeConfusionDisplay: what plain and bridged prototypes confuse."""
+"""PrototypeConfusionDisplay: confusion matrices of plain and bridged prototypes."""
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -12,7 +12,7 @@ from skbridge.inspection._common import (
     make_axes,
 )
 
-# Cells a side: more of them are narrower than the pixels of a screen.
+# Largest number of cells along a side: more would be narrower than pixels.
 _MOST_CELLS = 200
 
 
@@ -28,15 +28,15 @@ def pool_cells(shares, size):
     Parameters
     ----------
     shares : ndarray of shape (n_classes, n_classes)
-        Row-normalised confusion matrix.
+        Confusion matrix whose rows are divided by their sums.
     size : int
-        Classes in a group; the last one may have fewer.
+        Number of classes in a group; the last group may have fewer.
 
     Returns
     -------
     ndarray of shape (n_groups, n_groups)
-        Mean over the classes of the row's group, that have samples, of the share that
-        goes to any class of the column's group.
+        Mean, over classes with samples in the group of the row, of the share of
+        samples predicted as any class in the group of the column.
     """
     starts = np.arange(0, len(shares), size)
     sums = np.add.reduceat(np.add.reduceat(shares, starts, axis=0), starts, axis=1)
@@ -46,9 +46,9 @@ def pool_cells(shares, size):
 class PrototypeConfusionDisplay:
     """Confusion matrices of plain and bridged prototypes, side by side.
 
-    Plain prototypes compare an image embedding with the mean of each class's shots;
-    bridged prototypes compare it with the mean of the bridged shots. Neither looks at
-    the class texts. This is the paper's figure 2.
+    An image embedding is compared with plain prototypes, the means of the shots of each
+    class, and with bridged prototypes, the means of the bridged shots. The classifier
+    of the paper uses no class texts in either. This is the paper's figure 2.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`. All
     parameters are stored as attributes.
@@ -56,8 +56,8 @@ class PrototypeConfusionDisplay:
     Parameters
     ----------
     confusion_matrices : dict of str -> ndarray of shape (n_classes, n_classes)
-        By name of the method, the number of images of each class (row) that were
-        taken for each class (column).
+        By name of the method, the number of images of each class (row) that are
+        predicted as each class (column).
     classes : ndarray of shape (n_classes,)
         The classes, in that order.
 
@@ -66,7 +66,7 @@ class PrototypeConfusionDisplay:
     accuracy : dict of str -> float
         Share of the images on the diagonal.
     axes_ : ndarray of Axes
-        One a method, once plotted.
+        One per method, once plotted.
     figure_ : Figure
         Once plotted.
     colorbar_ : Colorbar
@@ -111,8 +111,8 @@ class PrototypeConfusionDisplay:
         ----------
         estimator : bridged classifier, FewShotSearchCV or Pipeline
             Fitted; a pipeline takes images, the others embeddings. Its blending
-            weights do not matter: bridged prototypes are z3 alone, in the
-            metric of the classifier.
+            weights do not matter: predictions of bridged prototypes are by z3 alone,
+            in the metric of the classifier.
         X : array-like
             Query images.
         y : array-like of shape (n_samples,)
@@ -120,9 +120,9 @@ class PrototypeConfusionDisplay:
         plot : bool, default=True
             Whether to plot at once.
         ax : array-like of two Axes, default=None
-            Where to plot.
+            Axes to draw on; None makes a new figure.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -131,7 +131,7 @@ class PrototypeConfusionDisplay:
         Raises
         ------
         ValueError
-            If y has labels that the estimator does not know.
+            If y has labels that the estimator was not fitted on.
         """
         classifier, embed = check_classifier(estimator, cls)
         X, classes = embed(X), classifier.classes_
@@ -164,9 +164,9 @@ class PrototypeConfusionDisplay:
         plot : bool, default=True
             Whether to plot at once.
         ax : array-like of Axes, default=None
-            One a method.
+            One per method.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -175,7 +175,7 @@ class PrototypeConfusionDisplay:
         Raises
         ------
         TypeError
-            If `predictions` is no dict.
+            If `predictions` is not a dict.
         """
         if not hasattr(predictions, "items"):
             raise TypeError(
@@ -194,13 +194,13 @@ class PrototypeConfusionDisplay:
     def plot(self, ax=None, *, cmap=COLOUR_MAP):
         """Draw the matrices, each row divided by the number of its images.
 
-        Above 200 classes, a cell is a group of successive classes: it shows the share
-        of the row's images that went to any class of the column's group.
+        Above 200 classes, a cell is for groups of successive classes: it shows the
+        share of images in the row's group predicted as any class in the column's group.
 
         Parameters
         ----------
         ax : array-like of Axes, default=None
-            One a method; None makes a new figure.
+            One per method; None makes a new figure.
         cmap : str or Colormap, default="cividis"
             Colours of the shares.
 
@@ -228,7 +228,7 @@ class PrototypeConfusionDisplay:
         ):
             cells = pool_cells(normalise_rows(matrix), size)
             edge = len(cells) * size - 0.5
-            # The root makes few confusions visible beside a bright diagonal.
+            # The square root makes rare confusions visible beside the diagonal.
             image = axes.imshow(
                 cells,
                 cmap=cmap,

@@ -17,7 +17,7 @@ _TERMS = {
 
 
 class LossCurveDisplay:
-    """Training loss of a classifier over the steps, in all and by term.
+    """Training loss of a classifier over the steps: the total and each term.
 
     It is recommended to use :meth:`from_estimator`. All parameters are stored as
     attributes.
@@ -25,26 +25,27 @@ class LossCurveDisplay:
     Parameters
     ----------
     loss_curve : ndarray of shape (n_iter,)
-        The weighted sum that training lowers.
+        The weighted sum that training minimises.
     loss_terms : dict of str -> ndarray of shape (n_iter,)
-        Its terms before they are weighted: any of ``"image"``, ``"text_eos"``,
+        Its terms, without weights: any of ``"image"``, ``"text_eos"``,
         ``"text_joint"``, ``"consistency"`` and ``"bias"``.
 
     Attributes
     ----------
     axes_ : ndarray of Axes
-        The total, then one a term, once plotted.
+        The total, then one per term, once plotted.
     figure_ : Figure
         Once plotted.
 
     See Also
     --------
-    BiasNormDisplay : What the bias term acts on.
+    BiasNormDisplay : The norms that the bias term makes similar.
 
     Notes
     -----
-    The terms ``"image"`` to ``"consistency"`` are cross entropies, in nats; the image
-    term's has CLIP's logit scale and the others none, so that these stay high.
+    The terms ``"image"`` to ``"consistency"`` are cross entropies, in nats. That of
+    ``"image"`` multiplies cosines by CLIP's logit scale. The others do not, so that
+    they stay high.
     ``"bias"`` is the variance of the norms of the class-specific bias. The total is
     ``lambda_it image + (1 - lambda_it) (text_eos + text_joint) / 2 + lambda_c
     consistency + lambda_b bias``.
@@ -70,11 +71,11 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : bridged classifier, FewShotSearchCV or Pipeline
-            Fitted with ``mode="trained"``.
+            Fitted with ``mode="trained"``. A BridgedGDAClassifier has the total only.
         plot : bool, default=True
             Whether to plot at once.
         ax : array-like of Axes, default=None
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -83,27 +84,27 @@ class LossCurveDisplay:
         Raises
         ------
         ValueError
-            If nothing was trained.
+            If no training step was taken.
         """
         classifier, _ = check_classifier(estimator, cls)
         if not len(classifier.loss_curve_):
             cause = (
                 "mode is 'closed_form'; fit it with mode='trained'"
                 if classifier.mode == "closed_form"
-                else "early stopping took no step from the closed form; give it more "
-                "shots a class, or fit with solver='adamw'"
+                else "early stopping took no step from the closed form; fit on more "
+                "shots per class, or with early_stopping=False"
             )
             raise ValueError(f"The classifier has no loss curve: {cause}.")
         display = cls(classifier.loss_curve_, classifier.loss_terms_)
         return display.plot(ax=ax) if plot else display
 
     def plot(self, ax=None):
-        """Draw the total and each term on axes of their own, at their own scales.
+        """Draw the total and each term, each on its own axes.
 
         Parameters
         ----------
         ax : array-like of Axes, default=None
-            One for the total and one a term; None makes a new figure.
+            One for the total and one per term; None makes a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""QueryExplanationDisplay: which images and texts decided for one query."""
+"""QueryExplanationDisplay: the shots and texts behind the label of one query."""
 
 from textwrap import fill
 
@@ -24,8 +24,8 @@ _TERMS = (
     ("z2", "z2, bridged query to prototype", ORANGE),
     ("z3", "z3, query to bridged prototype", GREEN),
 )
-# Two prototypes further apart than this, at unit length, are not of the same shots;
-# the same images embedded in other batches are nearer.
+# Unit prototypes at a larger distance are of different shots. The distance between
+# embeddings of one image in different batches is smaller.
 _SAME_PROTOTYPE = 1e-2
 _PROMPTS_SHOWN = 2
 
@@ -38,7 +38,7 @@ def score_terms(blend, cosines):
     blend : Blend
         Of a fitted classifier.
     cosines : ndarray of shape (3, n_classes)
-        z1, z2 and z3; NaN for one that is not there.
+        z1, z2 and z3; NaN for a missing one.
 
     Returns
     -------
@@ -58,10 +58,10 @@ def shares(parts):
 class QueryExplanationDisplay:
     """Why one query got its label: the shots and texts behind the score.
 
-    A score is a sum of three terms, those of z1 (query against class text), z2
-    (bridged query against prototype) and z3 (query against bridged prototype). The
-    last two are sums over the shots of a class. So each shot and each text has an
-    exact part in the score of the predicted class, and in that of the runner-up.
+    A score is a sum of three terms: z1 (query against class text), z2 (bridged query
+    against prototype) and z3 (query against bridged prototype). The last two are sums
+    over the shots of a class, so that each shot and each text has an exact part in the
+    scores of the predicted class and of the runner-up.
 
     It is recommended to use :meth:`from_estimator`. All parameters are stored as
     attributes.
@@ -76,8 +76,8 @@ class QueryExplanationDisplay:
         For the predicted class and the runner-up, in that order: positions of the
         shots, and the part of each in the score of its class.
     prompts : dict of label -> tuple of str or None
-        The texts of the two classes; None where there are none, or where the text
-        head does not know them.
+        The prompts of the two classes; None without texts, or if the text head does
+        not store its prompts.
 
     Attributes
     ----------
@@ -86,8 +86,8 @@ class QueryExplanationDisplay:
     score_share : ndarray of shape (3,)
         Shares of z1, z2 and z3 in the winning score; they sum to 1.
     margin_share : ndarray of shape (3,)
-        Shares of z1, z2 and z3 in the margin between the two scores; they sum to 1,
-        and a negative one spoke for the runner-up. NaN where the two tie.
+        Shares of z1, z2 and z3 in the margin between the two scores. They sum to 1; a
+        negative share favours the runner-up. NaN if the scores are equal.
     text_part : dict of label -> float
         Part of the class text in the score of the two classes.
     axes_ : ndarray of two Axes
@@ -103,13 +103,13 @@ class QueryExplanationDisplay:
     -----
     Under ``blending="linear"`` the term of z_i is ``lambda_i z_i``, and the part of a
     shot in z2 or z3 is its summand of the cosine: with prototype ``F'_k = sum_j w_j f_j
-    / ||sum_j w_j f_j||``, shot j has ``lambda_2 w_j q^ . f_j / ||sum_j w_j f_j||`` in
-    the term of z2. All of that is exact.
+    / ||sum_j w_j f_j||``, shot j has the part ``lambda_2 w_j q^ . f_j / ||sum_j w_j
+    f_j||`` in the term of z2. These parts are exact.
 
-    Under ``blending="exponential"`` the score is a sum of three terms all the same,
-    ``lambda_1 exp(-alpha (1 - z1))`` and its like, and the share of z_i is that of its
-    term. A term is not a sum over shots; it is divided among them in the proportions
-    in which they make up its cosine.
+    Under ``blending="exponential"`` the score is also a sum of three terms, such as
+    ``lambda_1 exp(-alpha (1 - z1))``, and the share of z_i is that of its term. But a
+    term is not a sum over shots: it is divided among them in proportion to their parts
+    in its cosine.
 
     For :class:`skbridge.BridgedGDAClassifier` the class text counts as one more shot in
     z3; that part is in `text_part`, together with the term of z1.
@@ -184,7 +184,7 @@ class QueryExplanationDisplay:
         ax=None,
         **kwargs,
     ):
-        """Take the score of one query apart.
+        """Divide the scores of one query among terms, shots and texts.
 
         Parameters
         ----------
@@ -197,13 +197,13 @@ class QueryExplanationDisplay:
         y : array-like of shape (n_samples,)
             Their labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Their weights, where `fit` was given some.
+            Their weights in the fit.
         plot : bool, default=True
             Whether to plot at once.
         ax : array-like of two Axes, default=None
-            As of :meth:`plot`.
+            As in :meth:`plot`.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -212,8 +212,8 @@ class QueryExplanationDisplay:
         Raises
         ------
         ValueError
-            If `query` is not one row, or X, y and `sample_weight` are not what the
-            estimator was fitted on.
+            If `query` is not one row, or the estimator was not fitted on X, y and
+            `sample_weight`.
         """
         classifier, embed = check_classifier(estimator, cls)
         row = np.asarray(embed([query]))
@@ -233,8 +233,8 @@ class QueryExplanationDisplay:
         weight = np.ones(len(codes))
         if sample_weight is not None:
             weight = np.asarray(sample_weight, dtype=np.float64)
-        # What a unit of cosine is worth in the score: lambda_i in a linear blend.
-        worth = np.divide(
+        # Score per unit of cosine: lambda_i in a linear blend.
+        factors = np.divide(
             terms, cosines, out=np.zeros_like(terms), where=np.abs(cosines) > 0
         )
         shots, prompts = {}, {}
@@ -244,10 +244,10 @@ class QueryExplanationDisplay:
             _check_same_shots(classifier, own, weight[rows], k)
             label = classifier.classes_[k]
             parts = classifier.shot_parts(row, own, label, weight[rows])
-            shots[label] = rows, worth[1:, k] @ parts
+            shots[label] = rows, factors[1:, k] @ parts
             head = classifier.text_head_
-            known = head is not None and head.prompts is not None
-            prompts[label] = head.prompts[k] if known else None
+            has_prompts = head is not None and head.prompts is not None
+            prompts[label] = head.prompts[k] if has_prompts else None
         display = cls(classifier.classes_, terms, shots, prompts)
         return display.plot(ax=ax, **kwargs) if plot else display
 
@@ -261,12 +261,12 @@ class QueryExplanationDisplay:
         image : image, default=None
             The query, in any form that :class:`~skbridge.CLIPEmbedder` takes.
         shot_images : sequence of images, default=None
-            Images of the shots, in the order of X. Without them the shots go by
+            Images of the shots, in the order of X. Without them shots are shown by
             their positions in X.
         n_classes : int, default=5
             Number of classes of the highest scores to show.
         n_shots : int, default=3
-            Number of shots of the largest parts to show, of each of the two classes.
+            Number of shots to show for each of the two classes, by decreasing part.
 
         Returns
         -------
@@ -295,7 +295,7 @@ class QueryExplanationDisplay:
         positions = np.arange(len(shown))
         terms = self.terms[:, shown]
         for i, (_, name, colour) in enumerate(_TERMS):
-            # Positive and negative parts are stacked apart, on either side of zero.
+            # Positive and negative parts are stacked on either side of zero.
             same_side = np.where(terms[:i] * terms[i] > 0, terms[:i], 0)
             ax.barh(
                 positions,
@@ -339,10 +339,10 @@ class QueryExplanationDisplay:
     def _draw_evidence(self, figure, label, shot_images, n_shots):
         rows, parts = self.shots[label]
         largest = np.argsort(-parts, kind="stable")[:n_shots]
-        what = "predicted" if label == self.prediction else "runner-up"
+        role = "predicted" if label == self.prediction else "runner-up"
         score = self.terms.sum(axis=0)[self.classes == label][0]
         figure.suptitle(
-            f"{shorten(label, 26)} ({what}), score {score:.3f}", fontsize=10
+            f"{shorten(label, 26)} ({role}), score {score:.3f}", fontsize=10
         )
         text, *cells = figure.subplots(1, n_shots + 1)
         prompts = self.prompts[label]

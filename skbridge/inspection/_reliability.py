@@ -1,4 +1,4 @@
-"""ReliabilityDisplay: whether probabilities hold what they promise."""
+"""ReliabilityDisplay: accuracy of predictions against their probability."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -19,7 +19,7 @@ def reliability_curve(hit, confidence, n_bins):
     Parameters
     ----------
     hit : ndarray of shape (n_samples,), bool
-        Whether the most probable class was the right one.
+        Whether the most probable class is the true one.
     confidence : ndarray of shape (n_samples,)
         Its probability.
     n_bins : int
@@ -28,9 +28,9 @@ def reliability_curve(hit, confidence, n_bins):
     -------
     count : ndarray of shape (n_bins,), int
     confidence, accuracy : ndarray of shape (n_bins,)
-        Means over the samples of a bin; NaN in an empty one.
+        Means over the samples of a bin; NaN for an empty bin.
     """
-    # A bin holds its upper edge, so that 1 needs no bin of its own.
+    # A bin includes its upper edge, so that 1 is in the last bin.
     bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
     count = np.bincount(bins, minlength=n_bins)
     some = np.where(count > 0, count, np.nan)
@@ -42,7 +42,7 @@ def reliability_curve(hit, confidence, n_bins):
 
 
 def calibration_error(count, confidence, accuracy):
-    """Average the gaps of the bins, weighted by their samples: the ECE."""
+    """Average the gaps of the bins, weighted by samples: the ECE."""
     return float(np.nansum(count * np.abs(accuracy - confidence)) / count.sum())
 
 
@@ -50,8 +50,8 @@ class ReliabilityDisplay:
     """Reliability diagram: accuracy against confidence, and how often each occurs.
 
     The confidence of a prediction is the probability of its class. On the diagonal,
-    predictions of confidence 0.8 are right 80 % of the time; below it the classifier
-    is too sure of itself, above it not sure enough.
+    80 % of the predictions with confidence 0.8 are correct. Below the diagonal the
+    classifier is overconfident, and above it underconfident.
 
     It is recommended to use :meth:`from_estimator`, :meth:`from_estimators` or
     :meth:`from_predictions`. All parameters are stored as attributes.
@@ -99,18 +99,18 @@ class ReliabilityDisplay:
     def from_estimator(
         cls, estimator, X, y, *, name=None, n_bins=10, plot=True, ax=None, **kwargs
     ):
-        """Judge a fitted classifier on labelled rows.
+        """Compare confidence and accuracy of a fitted classifier on labelled rows.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted, with `predict_proba`; any of scikit-learn's will do.
+            Fitted, with `predict_proba`; any classifier of scikit-learn.
         X : array-like
-            What it takes; not the shots, on which it is too sure of itself.
+            Input of the classifier. Not the shots, on which it is overconfident.
         y : array-like of shape (n_samples,)
-            Labels of these.
+            True labels.
         name : str, default=None
-            To show; None takes the name of the class.
+            Name to show; None means the name of the estimator's class.
         n_bins : int, default=10
             Number of bins.
         plot : bool, default=True
@@ -118,7 +118,7 @@ class ReliabilityDisplay:
         ax : array-like of two Axes, default=None
             Diagram and histogram.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -133,16 +133,16 @@ class ReliabilityDisplay:
     def from_estimators(
         cls, estimators, X, y, *, n_bins=10, plot=True, ax=None, **kwargs
     ):
-        """Judge several fitted classifiers on the same rows.
+        """Compare several fitted classifiers on the same rows.
 
         Parameters
         ----------
         estimators : dict of str -> classifier
-            By the name to show, as of :meth:`from_estimator`.
+            As in :meth:`from_estimator`, by the name to show.
         X : array-like
-            What all of them take.
+            Input of all of them.
         y : array-like of shape (n_samples,)
-            Labels of these.
+            True labels.
         n_bins : int, default=10
             Number of bins.
         plot : bool, default=True
@@ -150,7 +150,7 @@ class ReliabilityDisplay:
         ax : array-like of two Axes, default=None
             Diagram and histogram.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -159,7 +159,7 @@ class ReliabilityDisplay:
         Raises
         ------
         TypeError
-            If one of them has no `predict_proba`.
+            If a classifier has no `predict_proba`.
         """
         check_estimators(estimators, cls)
         curves = {}
@@ -196,7 +196,7 @@ class ReliabilityDisplay:
         ax=None,
         **kwargs,
     ):
-        """Judge probabilities that were computed beforehand.
+        """Compare confidence and accuracy of given probabilities.
 
         Parameters
         ----------
@@ -205,10 +205,9 @@ class ReliabilityDisplay:
         y_proba : array-like of shape (n_samples, n_classes)
             Probabilities.
         classes : array-like of shape (n_classes,)
-            Label of each column. A label in `y_true` that is none of them counts as
-            an error.
+            Label of each column. Other labels in `y_true` count as errors.
         name : str, default="classifier"
-            To show.
+            Name to show.
         n_bins : int, default=10
             Number of bins.
         plot : bool, default=True
@@ -216,7 +215,7 @@ class ReliabilityDisplay:
         ax : array-like of two Axes, default=None
             Diagram and histogram.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -225,7 +224,7 @@ class ReliabilityDisplay:
         Raises
         ------
         ValueError
-            If shapes do not fit, or values lie outside [0, 1].
+            If shapes do not match, or values lie outside [0, 1].
         """
         y_true, classes = np.asarray(y_true), np.asarray(classes)
         y_proba = np.asarray(y_proba, dtype=np.float64)
@@ -235,7 +234,7 @@ class ReliabilityDisplay:
                 f"for each of the classes, ({len(y_true)}, {len(classes)}), with at "
                 f"least one row; got shape {y_proba.shape}."
             )
-        # Written so that NaN fails it too; float32 rounding may pass 1.
+        # NaN fails this comparison too; rounding in float32 may exceed 1.
         if not (y_proba.min() >= 0 and y_proba.max() <= 1 + 1e-5):
             raise ValueError(
                 "y_proba must hold probabilities in [0, 1], got values from "

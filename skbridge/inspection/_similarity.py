@@ -16,18 +16,18 @@ _ROWS_AT_ONCE = 256
 
 
 def count_cosines(rows, columns, row_codes, column_codes, *, skip_diagonal):
-    """Histograms of the cosines of all pairs, apart by whether classes agree.
+    """Histograms of the cosines of all pairs, by whether their classes agree.
 
     Parameters
     ----------
     rows : ndarray of shape (n_rows, n_features)
         Unit rows.
     columns : ndarray of shape (n_columns, n_features)
-        Unit rows, to compare each of the former with.
+        Unit rows, each of which is compared with each of `rows`.
     row_codes, column_codes : ndarray of int
-        Their classes.
+        Classes of `rows` and of `columns`.
     skip_diagonal : bool
-        Whether pair (i, i) is an image with itself, and does not count.
+        Whether to leave out pairs (i, i), of an image with itself.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def count_cosines(rows, columns, row_codes, column_codes, *, skip_diagonal):
 
 
 def separation(paired, unpaired):
-    """Chance that a paired pair is more alike than an unpaired one; ties half.
+    """Probability that a paired pair has the higher cosine; ties count half.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def separation(paired, unpaired):
     Returns
     -------
     float
-        The area under the ROC curve: 0.5 tells nothing apart, 1 everything.
+        The area under the ROC curve: 0.5 without separation, 1 with full separation.
     """
     below = np.cumsum(unpaired) - unpaired / 2
     return float(paired @ below / (paired.sum() * unpaired.sum()))
@@ -69,7 +69,7 @@ def separation(paired, unpaired):
 class SimilarityDisplay:
     """Cosine similarities of paired and unpaired images, before and after bridging.
 
-    A pair is *paired* when both are of one class. The more the two distributions
+    A pair is *paired* if both are of one class. The more the two distributions
     overlap, the less a cosine says about the class. This is the paper's figure 7.
 
     It is recommended to use :meth:`from_estimator`. All parameters are stored as
@@ -82,31 +82,30 @@ class SimilarityDisplay:
         ``"image, image"``, ``"image, bridged image"`` and, where there are texts,
         ``"image, class text"``.
     unpaired : dict of str -> ndarray of shape (2000,)
-        The same of pairs of different classes.
+        The same for pairs of different classes.
 
     Attributes
     ----------
     bin_edges : ndarray of shape (2001,)
         Edges of the bins, from -1 to 1 in steps of 0.001.
     separation : dict of str -> float
-        Chance that a random paired pair has a higher cosine than a random unpaired
-        one (area under the ROC curve), up to the width of a bin.
+        Probability that a random paired pair has a higher cosine than a random
+        unpaired pair (area under the ROC curve), up to the width of a bin.
     axes_ : ndarray of Axes
-        One a comparison, once plotted.
+        One per comparison, once plotted.
     figure_ : Figure
         Once plotted.
 
     See Also
     --------
-    PrototypeConfusionDisplay : What the two comparisons do to predictions.
+    PrototypeConfusionDisplay : Predictions from the two comparisons.
 
     Notes
     -----
     With f an image embedding and f^ the bridged one, the comparisons are the
     cosines of f_i and f_j, of f_i and f^_j, and of f_i and the class text T_k, over
-    all images i and j other than i, and all classes k. Images are bridged as queries
-    are, without the class-specific bias, since that would use the label that the
-    cosine is to tell.
+    all images i, all images j except i, and all classes k. Images are bridged as
+    queries, without the class-specific bias, which would use their labels.
 
     Examples
     --------
@@ -150,15 +149,15 @@ class SimilarityDisplay:
         estimator : bridged classifier, FewShotSearchCV or Pipeline
             Fitted; a pipeline takes images, the others embeddings.
         X : array-like
-            Images, better others than the shots.
+            Images, preferably other ones than the shots.
         y : array-like of shape (n_samples,)
-            Their labels, at least two of some class and two classes.
+            Their labels: at least two classes, one of them at least twice.
         plot : bool, default=True
             Whether to plot at once.
         ax : array-like of Axes, default=None
-            One a comparison (two without texts, otherwise three).
+            One per comparison: three, or two without texts.
         **kwargs
-            As of :meth:`plot`.
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -180,11 +179,8 @@ class SimilarityDisplay:
                 f"them twice. Got {len(codes)} images of {np.count_nonzero(counts)} "
                 "classes."
             )
-        q, bridged, head = (
-            unit(X),
-            classifier.bridge_embeddings(X),
-            classifier.text_head_,
-        )
+        q, bridged = unit(X), classifier.bridge_embeddings(X)
+        head = classifier.text_head_
         texts = None if head is None else head.text_features
         columns = {"image, image": (q, codes), "image, bridged image": (bridged, codes)}
         if texts is not None:
@@ -203,9 +199,9 @@ class SimilarityDisplay:
         Parameters
         ----------
         ax : array-like of Axes, default=None
-            One a comparison; None makes a new figure.
+            One per comparison; None makes a new figure.
         n_bins : int, default=50
-            Number of bars, about, over the range of the cosines.
+            Approximate number of bars over the range of the cosines.
 
         Returns
         -------
@@ -231,7 +227,7 @@ class SimilarityDisplay:
                 f"{name}\nseparation (AUC) {self.separation[name]:.3f}", fontsize=10
             )
             axes.set_xlabel("Cosine similarity")
-            # Room above the bars for the legend, which is the same in each panel.
+            # Space above the bars for the legend, equal in all panels.
             axes.set_ylim(0, 1.3 * axes.dataLim.ymax)
             axes.locator_params(axis="x", nbins=6)
         self.axes_[0].set_ylabel("Density of pairs")
