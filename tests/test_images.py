@@ -832,3 +832,16 @@ def test_description_of_an_opened_pil_image_names_its_file(tmp_path):
     Image.fromarray(PIXELS).save(path)
     with Image.open(path) as image:
         assert describe_image(image) == f"{path!r}, PIL image of 9 x 6, mode RGB"
+
+
+def test_no_progress_library_is_imported_where_no_progress_is_shown():
+    code = """
+import sys
+from skbridge._images.decode import read_in_batches
+images = [[[0, 0], [0, 0]]] * 3
+list(read_in_batches(images, lambda image: 0, batch_size=2))
+assert "tqdm.auto" not in sys.modules
+list(read_in_batches(images, lambda image: 0, batch_size=2, verbose=1))
+assert "tqdm.auto" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from itertools import islice
 from typing import NamedTuple
@@ -322,8 +323,6 @@ def read_in_batches(
     >>> print(start, results[0])  # doctest: +ELLIPSIS
     2 (None): ValueError: expected a path, ...
     """
-    from tqdm.auto import tqdm
-
     n_threads = num_workers
     if num_workers is None:
         n_threads = min(joblib.cpu_count(), _MAX_DECODERS)
@@ -335,10 +334,18 @@ def read_in_batches(
     run = partial(run, attempt)
     turn = max(batch_size, _TURN)
     results = run(items) if overlap else _in_turns(run, items, turn)
-    with tqdm(total=len(images), unit="image", disable=not verbose) as progress:
+    with _progress_bar(len(images)) if verbose else nullcontext() as bar:
         for start in range(0, len(images), batch_size):
             yield start, list(islice(results, batch_size))
-            progress.update(min(batch_size, len(images) - start))
+            if bar is not None:
+                bar.update(min(batch_size, len(images) - start))
+
+
+def _progress_bar(n_images):
+    # tqdm.auto warns in notebooks without ipywidgets, also about bars not shown.
+    from tqdm.auto import tqdm
+
+    return tqdm(total=n_images, unit="image")
 
 
 def _in_turns(run, items, turn):
