@@ -3,7 +3,8 @@
 import argparse
 import re
 
-from skbridge._cache.sqlite import SMALLEST_LIMIT, open_cache
+from skbridge._cache.folder import open_cache
+from skbridge._cache.store import SMALLEST_LIMIT
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 

@@ -11,7 +11,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skbridge._cache.sqlite import ImagePlan, cache_folder, image_space, open_cache
+from skbridge._cache.folder import cache_folder, open_cache
+from skbridge._cache.keys import image_space
+from skbridge._cache.models import know_model, recall_model
+from skbridge._cache.planner import ImagePlan
 from skbridge._clip.device import (
     leaves_cores_free,
     resolve_device,
@@ -248,7 +251,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         check_images(X)
         with open_cache(self.cache_dir) as cache:
             # Checking a name imports open_clip, which takes seconds.
-            if cache is None or not cache.recall_model(self.model, self.pretrained):
+            if cache is None or not recall_model(cache, self.model, self.pretrained):
                 resolve_model(self.model, self.pretrained)
         return self
 
@@ -504,7 +507,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         """Facts of the model, which need not be loaded where there is a cache."""
         if cache is None:
             return load()
-        return cache.know_model(self.model, self.pretrained, load)
+        return know_model(cache, self.model, self.pretrained, load)
 
     def _precision(self):
         if self.precision in ("auto", "fp32"):

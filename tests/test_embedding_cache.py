@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skbridge import CLIPEmbedder, _embedder
-from skbridge._cache import sqlite as _embedding_cache
-from skbridge._cache.sqlite import EmbeddingCache, Space, cache_folder
+from skbridge import CLIPEmbedder, _embedder, _files
+from skbridge._cache import keys, models, planner
+from skbridge._cache import sqlite as _sqlite
+from skbridge._cache.folder import cache_folder
+from skbridge._cache.keys import Space
+from skbridge._cache.sqlite import SQLiteStore
 from skbridge._cli import main
 
 SPACE = Space("a" * 40, "a model")
@@ -47,18 +51,23 @@ def age(path):
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     monkeypatch.delenv("SKBRIDGE_CACHE_DIR", raising=False)
-    monkeypatch.setattr(_embedding_cache, "_WARNED", set())
+    monkeypatch.setattr(_sqlite, "_WARNED", set())
+
+
+def settle(monkeypatch):
+    """Take files written just now for old ones."""
+    monkeypatch.setattr(_files, "_COARSEST_CLOCK", -(10**20))
 
 
 @pytest.fixture
 def settled(monkeypatch):
     """Files written just now count as old, for those who change none."""
-    monkeypatch.setattr(_embedding_cache, "are_settled", lambda times, now: True)
+    settle(monkeypatch)
 
 
 @pytest.fixture
 def cache(tmp_path):
-    cache = EmbeddingCache(tmp_path / "cache")
+    cache = SQLiteStore(tmp_path / "cache")
     yield cache
     cache.close()
 
@@ -155,7 +164,7 @@ def test_variable_switches_the_cache_on(tmp_path, monkeypatch, tiny_clip_dir, pa
     asked=st.lists(st.integers(0, 40), max_size=60),
 )
 def test_cache_gives_back_what_was_kept_last(tmp_path_factory, batches, asked):
-    cache = EmbeddingCache(tmp_path_factory.mktemp("cache"))
+    cache = SQLiteStore(tmp_path_factory.mktemp("cache"))
     expected = {}
     for batch in batches:
         vectors = {digest(k): np.array(v, np.float32) for k, v in batch.items()}
@@ -191,15 +200,20 @@ def test_least_recently_used_leave_at_the_limit(cache, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: clock[0])
     cache.set_limit(2 * 10**6)
     rng = np.random.default_rng(0)
-    for i in range(20):
-        clock[0] += 1000
-        vectors = {digest(100 * i + j): rng.random(512, np.float32) for j in range(100)}
-        cache.put(SPACE, vectors)
-        # The first batch stays in use.
-        assert len(cache.get(SPACE, [digest(j) for j in range(100)])) == 100
-        cache.close()
-        # A batch is written before others leave.
-        assert cache.file.stat().st_size < 2 * 10**6 + 3 * 10**5
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for i in range(20):
+            clock[0] += 1000
+            keys = range(100 * i, 100 * i + 100)
+            cache.put(SPACE, {digest(key): rng.random(512, np.float32) for key in keys})
+            # The first batch stays in use.
+            assert len(cache.get(SPACE, [digest(j) for j in range(100)])) == 100
+            cache.close()
+            # A batch is written before others leave.
+            assert cache.file.stat().st_size < 2 * 10**6 + 3 * 10**5
+    (warning,) = told
+    assert "reached its limit" in str(warning.message)
+    assert "skbridge cache limit 10GB" in str(warning.message)
     present = [len(cache.get(SPACE, [digest(100 * i)])) for i in range(20)]
     assert present[0] == present[-1] == 1
     left = present.index(0)
@@ -234,7 +248,7 @@ def test_damaged_entry_is_computed_again_and_reported_once(
     embedder, paths, seen, tmp_path
 ):
     before = embedder.transform(paths)
-    connection = sqlite3.connect(tmp_path / "cache" / "embeddings-1.sqlite3")
+    connection = sqlite3.connect(tmp_path / "cache" / "embeddings-2.sqlite3")
     (vector,) = connection.execute("SELECT vector FROM vectors WHERE id = 3").fetchone()
     broken = bytes([vector[0] ^ 1]) + vector[1:]
     connection.execute("UPDATE vectors SET vector = ? WHERE id = 3", (broken,))
@@ -254,7 +268,7 @@ def test_damaged_file_is_begun_anew_and_reported_once(
     embedder, paths, seen, tmp_path, damage
 ):
     before = embedder.transform(paths)
-    file = tmp_path / "cache" / "embeddings-1.sqlite3"
+    file = tmp_path / "cache" / "embeddings-2.sqlite3"
     content = bytearray(file.read_bytes())
     if damage == "header":
         content[:100] = bytes(100)
@@ -278,17 +292,17 @@ def test_damaged_file_is_begun_anew_and_reported_once(
 def test_file_that_another_process_replaced_is_left_alone(cache, tmp_path):
     vectors = {digest(1): np.zeros(3, np.float32)}
     cache.put(SPACE, vectors)
-    # What this process has open is damaged, and somebody has begun anew.
-    fresh = EmbeddingCache(tmp_path / "other")
+    # What this process has open is damaged, and another process has replaced it.
+    fresh = SQLiteStore(tmp_path / "other")
     fresh.put(SPACE, vectors)
     fresh.close()
     os.replace(fresh.file, cache.file)
     error = sqlite3.DatabaseError()
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    with pytest.warns(UserWarning, match="begun anew"):
-        assert cache._begin_anew(error)
+    with pytest.warns(UserWarning, match="replaced by an empty"):
+        assert cache._replace_damaged(error)
     assert cache.get(SPACE, [digest(1)]).keys() == vectors.keys()
-    assert not cache._begin_anew(error), "once an object"
+    assert not cache._replace_damaged(error), "once per object"
 
 
 def test_folder_that_cannot_be_made_warns_once_and_all_goes_on(
@@ -311,7 +325,7 @@ def test_full_disk_warns_once_and_all_goes_on(
 ):
     """The store's own limit on pages raises what a full disk raises."""
     embedder.transform(paths[:2])
-    connect = EmbeddingCache._connect
+    connect = SQLiteStore._connect
 
     def full(cache):
         connection = connect(cache)
@@ -319,7 +333,7 @@ def test_full_disk_warns_once_and_all_goes_on(
         connection.execute(f"PRAGMA max_page_count = {pages}")
         return connection
 
-    monkeypatch.setattr(EmbeddingCache, "_connect", full)
+    monkeypatch.setattr(SQLiteStore, "_connect", full)
     noise = np.random.default_rng(0).random((400, 8, 8))
     seen.clear()
     with pytest.warns(UserWarning, match="database or disk is full") as caught:
@@ -331,15 +345,15 @@ def test_full_disk_warns_once_and_all_goes_on(
 
 def test_read_only_store_is_read(embedder, paths, seen, monkeypatch):
     before = embedder.transform(paths)
-    connect = EmbeddingCache._connect
+    connect = SQLiteStore._connect
 
     def read_only(cache):
         connection = connect(cache)
         connection.execute("PRAGMA query_only = 1")
         return connection
 
-    monkeypatch.setattr(EmbeddingCache, "_connect", read_only)
-    monkeypatch.setattr(_embedding_cache, "_MARK_AGAIN", -1.0)
+    monkeypatch.setattr(SQLiteStore, "_connect", read_only)
+    monkeypatch.setattr(_sqlite, "_MARK_AGAIN", -1.0)
     seen.clear()
     with pytest.warns(UserWarning, match="cannot be used .*readonly"):
         after = embedder.transform(paths)
@@ -351,8 +365,8 @@ def test_lock_that_is_not_released_is_waited_for_and_given_up(
     embedder, paths, tmp_path, monkeypatch
 ):
     before = embedder.transform(paths[:6])
-    monkeypatch.setattr(_embedding_cache, "_PATIENCE", 0.1)
-    holder = sqlite3.connect(tmp_path / "cache" / "embeddings-1.sqlite3")
+    monkeypatch.setattr(_sqlite, "_PATIENCE", 0.1)
+    holder = sqlite3.connect(tmp_path / "cache" / "embeddings-2.sqlite3")
     holder.execute("BEGIN IMMEDIATE")
     with pytest.warns(UserWarning, match="database is locked"):
         after = embedder.transform(paths)
@@ -366,14 +380,14 @@ def test_another_format_in_the_folder_is_left_alone(
     embedder, paths, tmp_path, monkeypatch, seen
 ):
     embedder.transform(paths)
-    monkeypatch.setattr(_embedding_cache, "_FORMAT", 2)
+    monkeypatch.setattr(_sqlite, "_FORMAT", 3)
     embedder.transform(paths)
-    monkeypatch.setattr(_embedding_cache, "_FORMAT", 1)
+    monkeypatch.setattr(_sqlite, "_FORMAT", 2)
     embedder.transform(paths)
     assert sum(seen) == 24
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [
-        "embeddings-1.sqlite3",
         "embeddings-2.sqlite3",
+        "embeddings-3.sqlite3",
     ]
 
 
@@ -431,7 +445,7 @@ def test_file_that_cannot_seek_is_embedded_and_not_kept(embedder, paths, seen):
 
 def test_unchanged_file_is_not_read_again(embedder, paths, seen, settled, monkeypatch):
     first = embedder.transform(paths)
-    monkeypatch.setattr(_embedding_cache, "_file_digest", pytest.fail)
+    monkeypatch.setattr(planner, "file_digest", pytest.fail)
     np.testing.assert_array_equal(embedder.transform(paths), first)
 
 
@@ -439,20 +453,20 @@ def test_file_just_written_is_read_again_until_its_times_can_tell(
     embedder, paths, seen, monkeypatch
 ):
     read = []
-    hash_file = _embedding_cache._file_digest
+    hash_file = planner.file_digest
 
-    def count(path):
+    def count(path, stamp):
         read.append(path)
-        return hash_file(path)
+        return hash_file(path, stamp)
 
-    monkeypatch.setattr(_embedding_cache, "_file_digest", count)
+    monkeypatch.setattr(planner, "file_digest", count)
     embedder.transform(paths)
     embedder.transform(paths)
-    assert len(read) == 24
-    monkeypatch.setattr(_embedding_cache, "are_settled", lambda times, now: True)
+    assert len(read) == 36, "once more after embedding: the times do not tell yet"
+    settle(monkeypatch)
     embedder.transform(paths)
     embedder.transform(paths)
-    assert len(read) == 36
+    assert len(read) == 48
     assert sum(seen) == 12
 
 
@@ -461,7 +475,7 @@ def test_changed_file_of_the_same_path_size_and_time_is_embedded_again(
     embedder, paths, seen, monkeypatch, known
 ):
     if known:
-        monkeypatch.setattr(_embedding_cache, "are_settled", lambda times, now: True)
+        settle(monkeypatch)
     age(paths[0])
     first = embedder.transform(paths)
     size = Path(paths[0]).stat().st_size
@@ -568,9 +582,7 @@ def test_changed_weights_under_one_name_never_get_old_embeddings(
     model, paths, tmp_path, seen, monkeypatch, written
 ):
     if written == "long ago":
-        monkeypatch.setattr(
-            "skbridge._clip.open_clip.are_settled", lambda times, now: True
-        )
+        settle(monkeypatch)
     embedder = CLIPEmbedder(str(model), device="cpu", cache_dir=tmp_path / "cache")
     before = embedder.transform(paths)
     file = model / "open_clip_model.safetensors"
@@ -603,9 +615,9 @@ def test_activation_and_preprocessing_are_part_of_the_model(model, tmp_path, pat
 
 
 def test_precisions_are_kept_apart_and_devices_are_not(model, tmp_path, monkeypatch):
-    known = _embedding_cache.KnownModel("m", "m", 4, "f", "p")
+    known = models.KnownModel("m", "m", 4, "f", "p")
     spaces = {
-        _embedding_cache.image_space(known._replace(**change), precision)
+        keys.image_space(known._replace(**change), precision)
         for change in ({}, {"fingerprint": "g"}, {"preprocess": "q"})
         for precision in ("fp32", "bf16", "fp16")
     }
@@ -615,15 +627,6 @@ def test_precisions_are_kept_apart_and_devices_are_not(model, tmp_path, monkeypa
     assert embedder._precision() == "fp32"
     monkeypatch.setattr(_embedder, "resolve_device", lambda device: "cuda")
     assert embedder.set_params(precision="bf16")._precision() == "bf16"
-
-
-def test_damaged_facts_of_a_model_are_found_again(embedder, paths, tmp_path, settled):
-    embedder.transform(paths)
-    connection = sqlite3.connect(tmp_path / "cache" / "embeddings-1.sqlite3")
-    connection.execute("INSERT OR REPLACE INTO models SELECT name, '{}' FROM models")
-    connection.commit()
-    connection.close()
-    assert embedder.get_feature_names_out().shape == (24,)
 
 
 # Threads and processes
@@ -652,9 +655,10 @@ def test_threads_share_a_folder(embedder, paths, seen):
 WRITER = """
 import sys, time
 import numpy as np
-from skbridge._cache.sqlite import EmbeddingCache, Space
+from skbridge._cache.keys import Space
+from skbridge._cache.sqlite import SQLiteStore
 folder, first, n_batches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-cache = EmbeddingCache(folder)
+cache = SQLiteStore(folder)
 space = Space("a" * 40, "a model")
 for batch in range(first, first + n_batches):
     cache.put(space, {
@@ -771,8 +775,9 @@ def test_file_is_hashed_without_reading_it_whole(tmp_path, monkeypatch):
     file = tmp_path / "large.png"
     file.write_bytes(b"x" * 10**6)
     monkeypatch.setattr(Path, "read_bytes", None)
-    expected = _embedding_cache._hash(b"x" * 10**6)
-    assert _embedding_cache._file_digest(os.fsencode(file)) == expected
+    expected = keys.image_digest(b"x" * 10**6)
+    assert keys.file_digest(file, _files.file_stamp(file)) == expected
+    assert keys.image_digest(io.BytesIO(b"x" * 10**6)) == expected
 
 
 @pytest.mark.parametrize("empty", ["", "  "])
@@ -788,7 +793,7 @@ def test_empty_cache_dir_is_an_error_that_names_it(empty, monkeypatch, tmp_path)
 def test_new_cache_is_open_to_its_owner_only(tmp_path):
     before = os.umask(0o002)
     try:
-        cache = EmbeddingCache(tmp_path / "new")
+        cache = SQLiteStore(tmp_path / "new")
         cache.put(SPACE, {digest(1): np.ones(2)})
         modes = {path.name: path.stat().st_mode for path in cache.folder.iterdir()}
     finally:
@@ -803,33 +808,47 @@ def test_new_cache_is_open_to_its_owner_only(tmp_path):
 def test_permissions_of_a_folder_that_was_there_are_kept(tmp_path):
     folder = tmp_path / "shared"
     folder.mkdir()
-    folder.chmod(0o775)
-    cache = EmbeddingCache(folder)
+    folder.chmod(0o755)
+    cache = SQLiteStore(folder)
     cache.put(SPACE, {digest(1): np.ones(2)})
     cache.close()
-    assert folder.stat().st_mode & 0o777 == 0o775
+    assert folder.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        "replace(facts, '\"embed_dim\": 192', '\"embed_dim\": 193')",
-        'replace(facts, \'"embed_dim": 192\', \'"embed_dim": 19"\')',
+        """replace(text, '"embed_dim": 192', '"embed_dim": 193')""",
+        """replace(text, '"embed_dim": 192', '"embed_dim": 19"')""",
         "cast(x'ff' as text)",
+        "x'ff'",
         "'[1]'",
+        "7",
     ],
 )
-@pytest.mark.filterwarnings("error")
 def test_damaged_facts_of_a_model_are_found_out_again(tmp_path, settled, damage):
     model = CLIPEmbedder("skbridge-tiny", device="cpu", cache_dir=tmp_path)
     X = [np.zeros((8, 8), np.uint8)]
     expected = model.transform(X)
-    file = tmp_path / "embeddings-1.sqlite3"
-    connection = sqlite3.connect(file)
-    with connection:
-        assert connection.execute("SELECT 1 FROM models").fetchall()
-        connection.execute(f"UPDATE models SET facts = {damage}")
-    np.testing.assert_array_equal(model.transform(X), expected)
-    rows = connection.execute("SELECT CAST(facts AS BLOB) FROM models").fetchall()
-    connection.close()
-    assert all(b'"embed_dim": 192,' in row[0] for row in rows)
+    with closing(sqlite3.connect(tmp_path / "embeddings-2.sqlite3")) as connection:
+        (before,) = connection.execute("SELECT text FROM facts").fetchone()
+        with connection:
+            connection.execute(f"UPDATE facts SET text = {damage}")
+        with pytest.warns(UserWarning, match="1 entries of the cache .* are damaged"):
+            np.testing.assert_array_equal(model.transform(X), expected)
+        assert connection.execute("SELECT text FROM facts").fetchone() == (before,)
+
+
+def test_damaged_record_of_a_file_is_a_miss(embedder, paths, settled, tmp_path):
+    expected = embedder.transform(paths)
+    with (
+        closing(sqlite3.connect(tmp_path / "cache/embeddings-2.sqlite3")) as connection,
+        connection,
+    ):
+        # The digests of other files, as a flipped bit in an index may show them.
+        connection.execute(
+            "UPDATE files SET digest = (SELECT digest FROM entries WHERE id = 1)"
+        )
+    with pytest.warns(UserWarning, match="entries of the cache .* are damaged"):
+        np.testing.assert_array_equal(embedder.transform(paths), expected)
+    np.testing.assert_array_equal(embedder.transform(paths), expected)

@@ -19,6 +19,7 @@ from skbridge import (
     FewShotSearchCV,
     SeMoBridgeClassifier,
     TextHead,
+    _files,
     make_few_shot_pipeline,
 )
 from skbridge._clip import open_clip as _clip
@@ -175,7 +176,7 @@ def test_new_classes_are_added_on_disk(model, encoded, tmp_path, monkeypatch):
 
 def test_changed_weights_get_no_old_texts(model, encoded, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
-    monkeypatch.setattr(_clip, "are_settled", lambda times, now: True)
+    monkeypatch.setattr(_files, "_COARSEST_CLOCK", -(10**20))
     before = TextHead.from_clip(NAMES, model, device="cpu", cache_dir=folder)
     file = Path(model, "open_clip_model.safetensors")
     state = load_file(file)
@@ -189,7 +190,7 @@ def test_changed_weights_get_no_old_texts(model, encoded, tmp_path, monkeypatch)
 def test_damaged_text_is_encoded_again(model, encoded, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     made = TextHead.from_clip(NAMES, model, device="cpu", cache_dir=folder)
-    connection = sqlite3.connect(folder / "embeddings-1.sqlite3")
+    connection = sqlite3.connect(folder / "embeddings-2.sqlite3")
     connection.execute("UPDATE vectors SET checksum = checksum + 1")
     connection.commit()
     connection.close()

@@ -1,0 +1,16 @@
+"""Embeddings on disk, so that no image and no text is embedded twice.
+
+================  ======================================================
+``keys``          content keys of images and texts, spaces of embeddings
+``store``         the protocol of a store, and its limits
+``sqlite``        the store in use: one SQLite file per folder
+``statements``    its tables and SQL
+``folder``        the folder that ``cache_dir`` means, and the store in it
+``models``        facts of a model, known without loading it
+``planner``       which images are still to be embedded
+================  ======================================================
+
+Another store is one more module that implements ``store.Store``, and a line in
+``folder.open_cache``. The embedder, the command line and ``_texts`` import from here;
+from below, this package uses ``_clip``, ``_images`` and ``_files``.
+"""

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from skbridge._files import FileStamp, file_stamps
+
 BUNDLED = "skbridge-tiny"
 
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / BUNDLED
@@ -36,9 +38,6 @@ _VOCABULARY_FILE = "bpe_simple_vocab.txt.gz"
 _MAX_LOADED = 4
 _LOADED = OrderedDict()
 _LOCK = threading.RLock()
-
-# Nanoseconds in which a file may be written twice and show one time; FAT's are 2 s.
-_COARSEST_CLOCK = 2 * 10**9
 
 # Patches that a CPU is given at a time. Larger buffers are taken from the system and
 # given back each time: on two cores RN50 and ViT-B-16 embed 8 photos of 224 x 224 (196
@@ -561,51 +560,6 @@ def _version_on_disk(spec):
     return []
 
 
-def file_stamps(sources):
-    """Tell the state of files without reading them.
-
-    Parameters
-    ----------
-    sources : sequence of str
-        Files, or folders, which stand for the files in them.
-
-    Returns
-    -------
-    list
-        Path, modification time, change time and size of each file there is. It
-        compares equal to what becomes of it in JSON.
-    """
-    files = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            files += sorted(path for path in source.iterdir() if path.is_file())
-        elif source.is_file():
-            files.append(source)
-    stats = [(str(path), path.stat()) for path in files]
-    return [
-        [name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size] for name, stat in stats
-    ]
-
-
-def are_settled(times, now):
-    """Whether files written at these times would show a change by another time.
-
-    The clocks of file systems are coarse.
-
-    Parameters
-    ----------
-    times : sequence of int
-        In nanoseconds.
-    now : int
-        When the files were looked at, in nanoseconds.
-
-    Returns
-    -------
-    bool
-    """
-    return max(times, default=0) < now - _COARSEST_CLOCK
-
-
 # Loading
 
 
@@ -627,7 +581,7 @@ def _load(spec, device):
     started = time.time_ns()
     sources = _sources(folder or options["pretrained"])
     stamps = file_stamps(sources)
-    times = [written for _, *both, _ in stamps for written in both]
+    is_settled = all(FileStamp(*stamp).is_settled(started) for _, *stamp in stamps)
     text_config = _text_config(spec, config)
     if text_config is not config["text_cfg"]:
         options["text_cfg"] = text_config
@@ -662,7 +616,7 @@ def _load(spec, device):
         device=device,
         precision="fp32",
         sources=sources,
-        stamps=stamps if are_settled(times, started) else None,
+        stamps=stamps if is_settled else None,
         _make_fingerprint=cache(
             partial(_hash_model, model, config, options.get("force_quick_gelu"), folder)
         ),

@@ -6,10 +6,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from skbridge._cache.sqlite import hash_texts, open_cache, text_space
+from skbridge._cache.folder import open_cache
+from skbridge._cache.keys import text_digest, text_space
+from skbridge._cache.models import know_model
 from skbridge._clip.device import resolve_device
 from skbridge._clip.open_clip import encode_eos, load_clip, text_projection
-from skbridge._rows import unit
+from skbridge._rows import batches, unit
 
 # Classes remembered of a loaded model: 60 MB at d = d_t = 512.
 _MAX_CLASSES = 10_000
@@ -21,7 +23,7 @@ _PROMPTS_AT_ONCE = 4096
 
 # What is kept beside the classes; no class has an empty prompt.
 _PROJECTION, _BIAS, _LOGIT_SCALE = (
-    hash_texts(["", part]) for part in ("projection", "bias", "logit scale")
+    text_digest(["", part]) for part in ("projection", "bias", "logit scale")
 )
 _PARTS = {_PROJECTION, _BIAS, _LOGIT_SCALE}
 
@@ -86,14 +88,14 @@ def text_side(
     def load():
         return load_clip(model, pretrained, device=resolve_device(device))
 
-    keys = [hash_texts(written) for written in prompts]
+    keys = [text_digest(written) for written in prompts]
     wanted = dict(zip(keys, prompts, strict=True))
     with open_cache(cache_dir) as cache:
         if cache is None:
             known = loaded = load()
             vectors = _encode(loaded, wanted, batch_size)
         else:
-            known = cache.know_model(model, pretrained, load)
+            known = know_model(cache, model, pretrained, load)
             space = text_space(known)
             vectors = cache.get(space, [*_PARTS, *keys])
             if not vectors.keys() >= _PARTS | wanted.keys():
@@ -171,8 +173,8 @@ def _embed_classes(loaded, prompts, projection, bias, batch_size):
     # Sums in float64 do not depend on how the prompts were chunked.
     eos, eos_unit = np.zeros((2, len(prompts), projection.shape[0]))
     text_features = np.zeros((len(prompts), projection.shape[1]))
-    for start in range(0, len(distinct), _PROMPTS_AT_ONCE):
-        chunk = distinct[start : start + _PROMPTS_AT_ONCE]
+    for part in batches(len(distinct), _PROMPTS_AT_ONCE):
+        start, chunk = part.start, distinct[part]
         tokens = encode_eos(loaded, chunk, batch_size).astype(np.float64)
         here = (which >= start) & (which < start + len(tokens))
         rows, classes = which[here] - start, owner[here]
