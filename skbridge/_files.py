@@ -141,7 +141,7 @@ def written_atomically(path):
     Yields
     ------
     file object
-        Open for writing bytes.
+        Open for writing and reading bytes.
 
     Examples
     --------
@@ -158,10 +158,10 @@ def written_atomically(path):
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     # Unlike the private files of tempfile, with the permissions that open() gives.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with os.fdopen(descriptor, "w+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

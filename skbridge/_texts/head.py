@@ -1,28 +1,27 @@
 """The frozen text side of a CLIP model: class texts, projection, logit scale."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Set
 from difflib import get_close_matches
-from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 
 from skbridge._messages import shown
-from skbridge._rows import unit
 from skbridge._texts.encode import project, text_side
+from skbridge._texts.head_checks import (
+    ARRAYS,
+    as_float,
+    check_content,
+    check_labels,
+    check_logit_scale,
+    check_pair,
+    check_shapes,
+    count,
+    read_only,
+    unit_rows,
+)
 from skbridge._texts.head_file import content_digest, read_head, write_head
 from skbridge._texts.prompts import as_prompts, check_names
-
-_ARRAYS = (
-    "eos",
-    "eos_unit",
-    "text_features",
-    "projection",
-    "projection_bias",
-    "text_bank",
-)
 
 
 class _UnknownClassError(KeyError):
@@ -151,9 +150,9 @@ class TextHead:
         ``t = e W + c``: ``T_k = unit(mean unit(t))``, ``e_k = mean e`` and
         ``E_k = unit(mean unit(e))``. Each distinct prompt passes the tower once.
 
-        A class is encoded once a model: its vectors are remembered as long as the
-        model is loaded, under its prompts, and kept on disk if `cache_dir` says
-        where. The model is not loaded where all classes are on disk.
+        The texts of a class are encoded once per model: they stay in memory as long
+        as the model is loaded, and are stored on disk if `cache_dir` names a folder.
+        The model is not loaded where all classes are on disk.
 
         Examples
         --------
@@ -216,7 +215,7 @@ class TextHead:
             Bias c; None means zero.
         eos_unit : array-like of shape (n_classes, n_text_features), default=None
             Mean of the unit EOS tokens of each class, scaled to unit rows here;
-            None means ``unit(eos)``, which is the same for one prompt a class.
+            None means ``unit(eos)``, which is the same for one prompt per class.
         text_features : array-like of shape (n_classes, n_features), default=None
             Mean of the unit text features of each class, scaled to unit rows
             here; None means ``unit(eos @ W + c)``.
@@ -246,43 +245,32 @@ class TextHead:
                 "text tower without one. If W is not known, use "
                 "TextHead.from_features."
             )
-        if (classes is None) != (eos is None):
-            given, missing = (
-                ("eos", "classes") if classes is None else ("classes", "eos")
-            )
-            raise ValueError(
-                f"{given} was given without {missing}: they belong together, one "
-                "label per row. Pass both, or neither for a head that knows the "
-                "projection only. With text features but no EOS tokens, use "
-                "TextHead.from_features."
-            )
+        check_pair(
+            classes,
+            eos,
+            "eos",
+            "Pass both, or neither for a head that knows the projection only. With "
+            "text features but no EOS tokens, use TextHead.from_features.",
+        )
         derived = {"eos_unit": eos_unit, "text_features": text_features}
         if eos is None:
             for name, value in derived.items():
                 if value is not None:
                     raise ValueError(f"{name} was given without classes and eos.")
-        arrays = _as_float(
+        arrays = as_float(
             eos=eos,
             projection=projection,
             projection_bias=projection_bias,
             **derived,
         )
-        head = cls._make(
-            classes=None if classes is None else check_labels(classes, "classes"),
-            logit_scale=logit_scale,
-            **arrays,
-        )
+        head = cls._checked(classes, logit_scale, arrays)
         if eos is None:
             return head
-        if eos_unit is None:
-            arrays["eos_unit"] = head.eos
-        if text_features is None:
-            arrays["text_features"] = project(
-                head.eos, head.projection, head.projection_bias
-            )
-        for name in derived:
-            arrays[name] = _unit_rows(arrays[name], name, head.classes)
-        return cls._make(classes=head.classes, logit_scale=logit_scale, **arrays)
+        arrays.setdefault("eos_unit", head.eos)
+        arrays.setdefault(
+            "text_features", project(head.eos, head.projection, head.projection_bias)
+        )
+        return head._with_unit_rows(arrays, *derived)
 
     @classmethod
     def from_features(
@@ -321,32 +309,25 @@ class TextHead:
         >>> TextHead.from_features(["cat", "dog"], np.eye(2, 5))
         TextHead(2 classes, 5 features)
         """
-        if (classes is None) != (text_features is None):
-            given, missing = (
-                ("text_features", "classes")
-                if classes is None
-                else ("classes", "text_features")
-            )
-            raise ValueError(
-                f"{given} was given without {missing}: they belong together, one "
-                "label per row."
-            )
+        check_pair(classes, text_features, "text_features")
         if text_features is None and text_bank is None:
             raise ValueError(
                 "from_features needs classes with text_features, a text_bank, or all."
             )
-        arrays = _as_float(text_features=text_features, text_bank=text_bank)
-        head = cls._make(
-            classes=None if classes is None else check_labels(classes, "classes"),
-            logit_scale=logit_scale,
-            **arrays,
+        arrays = as_float(text_features=text_features, text_bank=text_bank)
+        head = cls._checked(classes, logit_scale, arrays)
+        return (
+            head if classes is None else head._with_unit_rows(arrays, "text_features")
         )
-        if classes is None:
-            return head
-        arrays["text_features"] = _unit_rows(
-            head.text_features, "text_features", head.classes
-        )
-        return cls._make(classes=head.classes, logit_scale=logit_scale, **arrays)
+
+    @classmethod
+    def _checked(cls, classes, logit_scale, arrays):
+        labels = None if classes is None else check_labels(classes, "classes")
+        return cls._make(classes=labels, logit_scale=logit_scale, **arrays)
+
+    def _with_unit_rows(self, arrays, *names):
+        rows = {name: unit_rows(arrays[name], name, self.classes) for name in names}
+        return TextHead._make(**self._content() | rows)
 
     @classmethod
     def _make(cls, **content):
@@ -356,13 +337,13 @@ class TextHead:
         fields = {
             "classes": None if classes is None else tuple(classes),
             "prompts": None if prompts is None else tuple(map(tuple, prompts)),
-            "logit_scale": _check_logit_scale(content.get("logit_scale", 100.0)),
+            "logit_scale": check_logit_scale(content.get("logit_scale", 100.0)),
             "model": content.get("model"),
             "_digest": None,
         }
-        for name in _ARRAYS:
-            fields[name] = _read_only(content.get(name), name)
-        fields["n_features"] = _check_shapes(fields)
+        for name in ARRAYS:
+            fields[name] = read_only(content.get(name), name)
+        fields["n_features"] = check_shapes(fields)
         for name, value in fields.items():
             object.__setattr__(head, name, value)
         return head
@@ -380,7 +361,7 @@ class TextHead:
         )
 
     def _content(self):
-        names = ("classes", "prompts", "logit_scale", "model", *_ARRAYS)
+        names = ("classes", "prompts", "logit_scale", "model", *ARRAYS)
         return {name: getattr(self, name) for name in names}
 
     def __reduce__(self):
@@ -390,7 +371,7 @@ class TextHead:
         return self._content()
 
     def __setstate__(self, state):
-        # For formats that rebuild objects from their state, such as skops.
+        # For formats that restore objects from their state, such as skops.
         vars(self).update(vars(TextHead._make(**state)))
 
     def __copy__(self):
@@ -403,7 +384,7 @@ class TextHead:
         return self
 
     def _arrays(self):
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         return {name: array for name, array in arrays.items() if array is not None}
 
     def _fingerprint(self):
@@ -432,13 +413,13 @@ class TextHead:
 
     def __repr__(self):
         parts = [
-            "no classes" if self.classes is None else _count(len(self), "class"),
-            _count(self.n_features, "feature"),
+            "no classes" if self.classes is None else count(len(self), "class"),
+            count(self.n_features, "feature"),
         ]
         if self.projection is not None:
             parts.append("projection {} x {}".format(*self.projection.shape))
         if self.text_bank is not None:
-            parts.append(f"bank of {_count(len(self.text_bank), 'text')}")
+            parts.append(f"bank of {count(len(self.text_bank), 'text')}")
         if self.model is not None:
             parts.append(self.model)
         return f"TextHead({', '.join(parts)})"
@@ -495,7 +476,7 @@ class TextHead:
             hint = f" Near {unknown[0]!r}: {shown(near)}." if near else ""
             raise _UnknownClassError(
                 f"The text head has no class {shown(unknown)}.{hint} It has "
-                f"{_count(len(self), 'class')}: {shown(self.classes)}."
+                f"{count(len(self), 'class')}: {shown(self.classes)}."
             )
         rows = [position[name] for name in names]
         content = self._content()
@@ -538,8 +519,8 @@ class TextHead:
     def save(self, path) -> Path:
         """Write the head to one ``.npz`` file, without pickles.
 
-        The file appears whole or not at all: it is written beside its place and then
-        moved there.
+        A file that is replaced stays complete until the new one is: a process that is
+        killed, or a full disk, leaves the old file.
 
         Parameters
         ----------
@@ -551,6 +532,11 @@ class TextHead:
         pathlib.Path
             The file written.
 
+        Raises
+        ------
+        ValueError
+            When a label comes twice.
+
         Examples
         --------
         >>> import tempfile
@@ -561,7 +547,9 @@ class TextHead:
         ...     head.save(folder + "/pets").name
         'pets.npz'
         """
-        return write_head(path, self._header(), self._arrays(), self._fingerprint())
+        if self.classes is not None:
+            check_labels(self.classes, "classes")
+        return write_head(path, self._header(), self._arrays())
 
     @classmethod
     def load(cls, path) -> "TextHead":
@@ -581,8 +569,9 @@ class TextHead:
         FileNotFoundError
             When there is no such file.
         ValueError
-            When the file is damaged (a digest of its content is checked), was not
-            written by `save`, or was written by a newer version of the library.
+            When the file is damaged (its digest is checked), was not written by
+            `save`, contains values that the constructors refuse, or was written by a
+            newer version of the library.
 
         Examples
         --------
@@ -594,157 +583,21 @@ class TextHead:
         ...     TextHead.load(head.save(folder + "/pets")) == head
         True
         """
-        return read_head(path, cls._make, _ARRAYS)
+        return read_head(path, cls._from_file)
+
+    @classmethod
+    def _from_file(cls, *, classes, prompts, logit_scale, model, **arrays):
+        return cls._make(
+            classes=check_content(classes, prompts, model, arrays),
+            prompts=prompts,
+            logit_scale=logit_scale,
+            model=model,
+            **arrays,
+        )
 
 
 def _unpickle(content):
     return TextHead._make(**content)
-
-
-def check_labels(labels, argument, *, distinct=True):
-    """Check labels, strings or integers, and give them as a tuple.
-
-    Parameters
-    ----------
-    labels : sequence of str or int
-    argument : str
-        Its name, for messages.
-    distinct : bool, default=True
-        Whether a label may come only once.
-
-    Returns
-    -------
-    tuple of str or int
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are something else, or repeated.
-    """
-    is_sequence = isinstance(labels, Iterable) and not isinstance(
-        labels, (str, bytes, Mapping, Set)
-    )
-    values = list(labels) if is_sequence else []
-    if values and all(isinstance(value, Integral) for value in values):
-        numbers = tuple(int(value) for value in values)
-        twice = [label for label, times in Counter(numbers).items() if times > 1]
-        if distinct and twice:
-            raise ValueError(
-                f"{argument} must hold distinct labels, but has more than once: "
-                f"{shown(twice)}."
-            )
-        return numbers
-    return check_names(values if is_sequence else labels, argument, distinct=distinct)
-
-
-def _check_logit_scale(value):
-    if (
-        not isinstance(value, Real)
-        or isinstance(value, bool)
-        or not np.isfinite(value)
-        or value <= 0
-    ):
-        raise ValueError(
-            f"logit_scale must be a positive finite number, got {value!r} instead. "
-            "CLIP stores its logarithm: pass the exponential."
-        )
-    return float(value)
-
-
-def _as_float(**arrays):
-    """Arrays that are given, in their common float type: float32 or float64."""
-    arrays = {
-        name: _numbers(value, name)
-        for name, value in arrays.items()
-        if value is not None
-    }
-    narrow = all(array.dtype in (np.float16, np.float32) for array in arrays.values())
-    dtype = np.float32 if narrow else np.float64
-    return {name: array.astype(dtype) for name, array in arrays.items()}
-
-
-def _numbers(value, name):
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} must be an array of numbers, with rows of one length: {error}"
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"{name} must be an array of real numbers, got one of {array.dtype}."
-        )
-    return array
-
-
-def _read_only(array, name):
-    if array is None:
-        return None
-    array = np.array(array, order="C")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinite values.")
-    array.setflags(write=False)
-    return array
-
-
-def _check_shapes(fields):
-    """Width of the embeddings, once all parts agree on it."""
-    for name in _ARRAYS:
-        array, ndim = fields[name], 1 if name == "projection_bias" else 2
-        if array is not None and (array.ndim != ndim or 0 in array.shape):
-            raise ValueError(
-                f"{name} must be a non-empty {ndim}-D array, got shape {array.shape}."
-            )
-    classes, projection = fields["classes"], fields["projection"]
-    for name in ("eos", "eos_unit", "text_features", "prompts"):
-        rows = fields[name]
-        if rows is not None and (classes is None or len(rows) != len(classes)):
-            raise ValueError(
-                f"{name} has {_count(len(rows), 'row')} for "
-                f"{_count(len(classes or ()), 'class')}; expected one row per class."
-            )
-    for name in ("eos", "eos_unit"):
-        array = fields[name]
-        if array is not None and array.shape[1] != len(projection):
-            raise ValueError(
-                f"{name} has rows of width {array.shape[1]}, but projection, of "
-                f"shape {projection.shape}, takes rows of width {len(projection)}."
-                + _transposed(array.shape[1] == projection.shape[1])
-            )
-    widths = {
-        name: fields[name].shape[-1]
-        for name in ("projection", "projection_bias", "text_features", "text_bank")
-        if fields[name] is not None
-    }
-    (first, width), *others = widths.items()
-    for name, other in others:
-        if other != width:
-            raise ValueError(
-                f"{name} has width {other}, but {first} leads to width {width}: "
-                "all must share the width of the embeddings."
-                + _transposed(first == "projection" and other == len(projection))
-            )
-    return width
-
-
-def _transposed(likely):
-    return " Is projection transposed? Expected text = eos @ projection." * likely
-
-
-def _unit_rows(array, name, classes):
-    array = unit(array)
-    zero = np.flatnonzero(~array.any(axis=1))
-    if zero.size:
-        raise ValueError(
-            f"{name} is all zero for {shown([classes[row] for row in zero])}; a text "
-            "embedding never is."
-        )
-    return array
-
-
-def _count(n, noun):
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{n} {noun if n == 1 else plural}"
 
 
 def check_text_head(head, n_features):

@@ -51,7 +51,7 @@ def check_names(names, argument, *, distinct=True):
     twice = [name for name, times in Counter(names).items() if times > 1]
     if distinct and twice:
         raise ValueError(
-            f"{argument} must hold distinct names, but has more than once: "
+            f"{argument} must be distinct names, but these are repeated: "
             f"{shown(twice)}."
         )
     return names

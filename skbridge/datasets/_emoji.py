@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from skbridge._files import written_atomically
+
 _DATA = Path(__file__).parent / "data"
 _SIZE = 64
 
@@ -178,6 +180,7 @@ def _write_images(data, folder):
     for image, k, style in zip(data.images, data.target, data.styles, strict=True):
         path = folder / style / f"{data.target_names[k].replace(' ', '-')}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
+        with written_atomically(path) as stream:
+            Image.fromarray(image).save(stream, format="PNG")
         filenames.append(str(path))
     return filenames
