@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test floors lint docs bench clean
+.PHONY: help demo test attack floors lint docs bench clean
 
 help:
 	@echo "make demo   few-shot classification of image files with the bundled model"
 	@echo "make test   the whole test suite, doctests and coverage"
+	@echo "make attack the long form of tests/attack, up to 20 minutes, with a table"
 	@echo "make floors the tests with the oldest dependencies allowed"
 	@echo "make lint   style, format and the order of imports"
 	@echo "make bench  the speed benchmarks, written to docs/benchmarks.md"
@@ -29,6 +30,11 @@ demo: $(VENV)/.installed
 # scikit-learn's array API check is skipped.
 test: $(VENV)/.installed
 	SCIPY_ARRAY_API=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing --cov-fail-under=95 $(PYTEST_ARGS)
+
+# Another seed: make attack SEED=1.
+SEED ?= 0
+attack: $(VENV)/.installed
+	SKBRIDGE_ATTACK=$(SEED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/attack $(PYTEST_ARGS)
 
 # The oldest Python that is supported, for not every floor has a wheel for a newer one.
 floors:

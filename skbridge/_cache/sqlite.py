@@ -216,13 +216,12 @@ class SQLiteStore:
                 "support; start processes by 'spawn' or with joblib's 'loky'"
             )
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_others(self.folder)
         if not self.file.exists():
             # SQLite gives the files beside it the same permissions.
             with suppress(FileExistsError):
                 os.close(os.open(self.file, os.O_CREAT | os.O_EXCL, 0o600))
-        reason = who_else_can_write(self.folder) or who_else_can_write(self.file)
-        if reason is not None:
-            raise PermissionError(reason)
+        _refuse_others(self.file)
         self._connection = connection = sqlite3.connect(
             self.file, timeout=_PATIENCE, isolation_level=None
         )
@@ -277,6 +276,12 @@ class SQLiteStore:
         if (self.folder, problem) not in _WARNED:
             _WARNED.add((self.folder, problem))
             warnings.warn(message, UserWarning, stacklevel=5)
+
+
+def _refuse_others(path):
+    reason = who_else_can_write(path)
+    if reason is not None:
+        raise PermissionError(reason)
 
 
 def _leave_to_parent():
