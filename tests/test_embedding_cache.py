@@ -852,3 +852,226 @@ def test_damaged_record_of_a_file_is_a_miss(embedder, paths, settled, tmp_path):
     with pytest.warns(UserWarning, match="entries of the cache .* are damaged"):
         np.testing.assert_array_equal(embedder.transform(paths), expected)
     np.testing.assert_array_equal(embedder.transform(paths), expected)
+
+
+# What is embedded is what was hashed
+
+
+class Random:
+    """A sequence that makes another item at each access."""
+
+    def __init__(self, make):
+        self.make = make
+        self.made = []
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, position):
+        self.made.append(self.make())
+        return self.made[-1]
+
+
+def as_file(image):
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream
+
+
+@pytest.mark.parametrize(
+    "form", [np.array, Image.fromarray, as_file, lambda x: as_file(x).getvalue()]
+)
+def test_sequence_that_makes_random_images_poisons_nothing(embedder, form):
+    rng = np.random.default_rng(0)
+    images = Random(lambda: form(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)))
+    embedder.transform(images)
+    uncached = clone(embedder).set_params(cache_dir=None)
+    for made in (images.made[:20], images.made[20:]):
+        expected = uncached.transform(made)
+        np.testing.assert_allclose(
+            embedder.transform(made), expected, rtol=RTOL, atol=1e-5
+        )
+
+
+def test_sequence_that_makes_random_paths_poisons_nothing(embedder, paths, settled):
+    rng = np.random.default_rng(0)
+    images = Random(lambda: paths[rng.integers(12)])
+    rows = embedder.transform(images)
+    uncached = clone(embedder).set_params(cache_dir=None)
+    expected = uncached.transform(paths)
+    np.testing.assert_allclose(
+        embedder.transform(paths), expected, rtol=RTOL, atol=1e-5
+    )
+    # All are embedded as they were fetched the second time.
+    second = [paths.index(path) for path in images.made[20:]]
+    np.testing.assert_allclose(rows, expected[second], rtol=RTOL, atol=1e-5)
+
+
+def test_images_that_a_sequence_makes_anew_are_found_again(embedder, paths, seen):
+    images = Random(lambda: np.asarray(Image.open(paths[0])))
+    first = embedder.transform(images)
+    seen.clear()
+    np.testing.assert_allclose(embedder.transform(images), first, rtol=RTOL, atol=1e-5)
+    assert seen == []
+
+
+@pytest.fixture
+def clock_stands_still(monkeypatch):
+    """All files have the same times."""
+    at = [10**18]
+    real = _files.file_stamp
+
+    def stamp(path):
+        taken = real(path)
+        return taken and taken._replace(modified=at[0], changed=at[0])
+
+    monkeypatch.setattr(planner, "file_stamp", stamp)
+    monkeypatch.setattr(keys, "file_stamp", stamp)
+    return at
+
+
+def test_another_file_of_the_same_path_size_and_times_is_embedded(
+    embedder, paths, tmp_path, clock_stands_still
+):
+    for folder, path in (("A", paths[0]), ("B", paths[1])):
+        (tmp_path / folder).mkdir()
+        shutil.copy(path, tmp_path / folder / "image.bmp")
+    (tmp_path / "current").symlink_to("A")
+    image = [tmp_path / "current" / "image.bmp"]
+    first = embedder.transform(image)
+    np.testing.assert_array_equal(embedder.transform(image), first)
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to("B")
+    np.testing.assert_allclose(
+        embedder.transform(image), embedder.transform(paths[1:2]), rtol=RTOL, atol=1e-5
+    )
+
+
+def test_file_that_changes_within_a_tick_of_the_clock_is_not_kept(
+    embedder, paths, monkeypatch, clock_stands_still
+):
+    clock_stands_still[0] = time.time_ns()
+    encode = _embedder.encode_pixels
+
+    def overwrite(loaded, batch):
+        Path(paths[0]).write_bytes(Path(paths[1]).read_bytes())
+        return encode(loaded, batch)
+
+    monkeypatch.setattr(_embedder, "encode_pixels", overwrite)
+    embedder.transform(paths[:1])
+    assert embedder.cache_info()["entries"] == 0
+
+
+# Who else can write
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+@pytest.mark.parametrize(
+    ("mode", "who"), [(0o770, "its group"), (0o777, "everybody"), (0o1777, "everybody")]
+)
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_cache_that_others_can_write_is_refused_with_the_reason(
+    embedder, paths, seen, what, mode, who
+):
+    expected = embedder.transform(paths)
+    folder = embedder.cache_dir
+    path = folder if what == "folder" else folder / "embeddings-2.sqlite3"
+    path.chmod(mode)
+    with pytest.warns(UserWarning, match=f"can be written by {who}; run: chmod go-w"):
+        found = embedder.transform(paths)
+    np.testing.assert_array_equal(found, expected)
+    assert sum(seen) == 24
+    path.chmod(0o700)
+    embedder.transform(paths)
+    assert sum(seen) == 24
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "getuid") or os.getuid() != 0, reason="needs to be root"
+)
+def test_cache_of_another_user_is_refused_with_the_reason(embedder, paths, tmp_path):
+    (tmp_path / "cache").mkdir(mode=0o700)
+    os.chown(tmp_path / "cache", 12345, 12345)
+    with pytest.warns(UserWarning, match="belongs to another user, of id 12345"):
+        embedder.transform(paths)
+    assert not any((tmp_path / "cache").iterdir())
+
+
+# Fork
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_while_the_cache_is_in_use_leaves_it_to_the_parent(cache):
+    code = """
+import os, sys, warnings
+import numpy as np
+from skbridge._cache.keys import Space
+from skbridge._cache.sqlite import SQLiteStore
+space = Space("a" * 40, "a model")
+store = SQLiteStore(sys.argv[1])
+store.put(space, {b"1" * 20: np.ones(3)})
+if os.fork() == 0:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        store.put(space, {b"2" * 20: np.ones(3)})
+        assert not SQLiteStore(sys.argv[1]).get(space, [b"1" * 20])
+    (warning,) = told
+    os.write(1, str(warning.message).encode())
+    os._exit(0)
+assert os.wait()[1] == 0
+store.put(space, {b"3" * 20: np.ones(3)})
+store.close()
+if os.fork() == 0:
+    assert SQLiteStore(sys.argv[1]).get(space, [b"1" * 20])
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+    command = [sys.executable, "-W", "ignore:This process", "-c", code, cache.folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "in use when this process was forked" in done.stdout
+    assert "'spawn' or with joblib's 'loky'" in done.stdout
+    found = cache.get(SPACE, [b"1" * 20, b"2" * 20, b"3" * 20])
+    assert found.keys() == {b"1" * 20, b"3" * 20}
+
+
+# Any content of the file
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE settings SET value = 'much'",
+        "UPDATE settings SET value = -1",
+        "UPDATE entries SET used = 'never'",
+        "UPDATE entries SET size = x'00'",
+        "UPDATE entries SET digest = 'text' || id",
+        "UPDATE vectors SET checksum = 'none'",
+        "UPDATE vectors SET vector = 7",
+        "UPDATE vectors SET vector = substr(vector, 2)",
+        "UPDATE spaces SET label = x'ff'",
+        "UPDATE spaces SET name = cast(x'ff' as text)",
+        "UPDATE files SET stamp = 3.5, checksum = x'00'",
+        "DROP TABLE vectors",
+        "ALTER TABLE entries RENAME COLUMN used TO spent",
+        "DELETE FROM spaces",
+    ],
+)
+def test_unexpected_content_is_a_miss_and_at_most_one_warning(
+    embedder, paths, settled, statement
+):
+    embedder.transform(paths)
+    expected = clone(embedder).set_params(cache_dir=None).transform(paths)
+    with embedder._open_named_cache() as store:
+        store.set_limit(10**7)
+    file = embedder.cache_dir / "embeddings-2.sqlite3"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            np.testing.assert_allclose(
+                embedder.transform(paths), expected, rtol=RTOL, atol=1e-5
+            )
+            assert embedder.cache_info()["limit"] >= 10**6
+    assert len(told) <= 1
