@@ -1,4 +1,4 @@
-"""The text side of a CLIP model, of which no class is encoded twice."""
+"""The text side of a CLIP model; no class is encoded twice."""
 
 import threading
 from typing import NamedTuple
@@ -21,7 +21,7 @@ _LOCK = threading.Lock()
 # Prompts embedded at a time: bounds memory for 80 templates of 1,000 classes.
 _PROMPTS_AT_ONCE = 4096
 
-# What is kept beside the classes; no class has an empty prompt.
+# Digests of what is stored beside the classes; no class has an empty prompt.
 _PROJECTION, _BIAS, _LOGIT_SCALE = (
     text_digest(["", part]) for part in ("projection", "bias", "logit scale")
 )
@@ -29,7 +29,7 @@ _PARTS = {_PROJECTION, _BIAS, _LOGIT_SCALE}
 
 
 class TextSide(NamedTuple):
-    """What of a CLIP model a text head is made of.
+    """Parts of a CLIP model from which a text head is made.
 
     Attributes
     ----------
