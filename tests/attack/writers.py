@@ -18,7 +18,7 @@ context = multiprocessing.get_context(
     "spawn" if sys.platform == "win32" else "forkserver"
 )
 if sys.platform != "win32":
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["skbridge", "skbridge._cache.sqlite"])
 
 
 def digest(number):
