@@ -30,6 +30,7 @@ _DAMAGED = (
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_FORMAT,
 )
 
@@ -202,7 +203,8 @@ class SQLiteStore:
         while not self._failed:
             try:
                 return work(self._connect())
-            except (sqlite3.Error, OSError) as error:
+            # Python cannot decode an SQLite message that quotes a damaged name.
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 if not self._replace_damaged(error):
                     self._give_up(error)
         return default
@@ -233,7 +235,10 @@ class SQLiteStore:
     def _replace_damaged(self, error):
         """Remove a damaged file, unless another process has done so already."""
         code = getattr(error, "sqlite_errorcode", None)
-        if self._was_replaced or code is None or code & 0xFF not in _DAMAGED:
+        is_damaged = isinstance(error, UnicodeDecodeError) or (
+            code is not None and code & 0xFF in _DAMAGED
+        )
+        if self._was_replaced or not is_damaged:
             return False
         self._was_replaced = True
         self.close()
