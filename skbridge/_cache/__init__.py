@@ -12,5 +12,5 @@
 
 Another store is one more module that implements ``store.Store``, and a line in
 ``folder.open_cache``. The embedder, the command line and ``_texts`` import from here;
-from below, this package uses ``_clip``, ``_images`` and ``_files``.
+from below, this package uses ``_images`` and ``_files``.
 """
