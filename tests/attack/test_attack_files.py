@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import writers
-from writers import BATCH, SPACE, digest, is_right
 
+from attack import writers
+from attack.writers import BATCH, SPACE, digest, is_right
 from skbridge import TextHead
 from skbridge._cache import sqlite as sqlite_store
 from skbridge._cache.sqlite import SQLiteStore
