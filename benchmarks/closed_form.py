@@ -154,9 +154,8 @@ def fit_rows(X, y, head, repeats):
         classifier = kind(head)
         calls[name] = lambda c=classifier: c.fit(X, y)
     rank = SeMoBridgeClassifier(texts=head).fit(X, y)._bridge.basis.shape[1]
-    for width in (d, rank):
-        scatter = projection[:, :width].T @ projection[:, :width]
-        calls[width] = lambda scatter=scatter: np.linalg.eigh(scatter)
+    scatter = projection.T @ projection + np.eye(d)
+    calls["factor"] = lambda: np.linalg.inv(np.linalg.cholesky(scatter))
     times = interleaved(calls, repeats)
     rate = operations / times["single"].median
     double_rate = double_operations / times["double"].median
@@ -166,11 +165,10 @@ def fit_rows(X, y, head, repeats):
         return (2 * n * d * width + 2 * n_classes * 2 * d * d_t) / rate
 
     def gda_floor(width):
-        # The bridged shots, the texts, and the map of a query to the metric.
-        products = 2 * (n + n_classes) * d * width + 2 * d * width**2
-        # The second moment and that of the means are symmetric.
-        doubles = (n + n_classes) * width**2 + 2 * n_classes * width**2
-        return products / rate + doubles / double_rate + times[width].median
+        # The class sums and the second moment of the shots, that of the means (both
+        # are symmetric), the projection onto the bridge, and the means in the metric.
+        doubles = (n + n_classes) * d**2 + width * d**2 + 3 * 2 * n_classes * d**2
+        return doubles / double_rate + times["factor"].median
 
     rows = []
     for name, floor_of, all_columns in (

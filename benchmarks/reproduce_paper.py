@@ -6,8 +6,8 @@ SeMoBridge and SeMoBridge-T under two protocols, with the published figures besi
 
 - "official": blending="exponential", its seven constants chosen by accuracy on the
   validation images; SeMoBridge-T by solver="adamw", 5,000 steps.
-- "ours": the recommended setting, tuned on the shots alone by FewShotSearchCV
-  (closed form) or not at all (trained).
+- "ours": nothing but the shots. In closed form the recommended BridgedGDAClassifier,
+  tuned by FewShotSearchCV; trained, SeMoBridge-T at the library's defaults.
 
 DATA is laid out as ``skbridge.datasets.load_few_shot_dataset`` says; CoOp's split
 files are taken where they lie there. TEXTS holds CuPL's prompts, NAME.json or
@@ -213,13 +213,14 @@ def fit_official(problem, mode, n_shots, seed):
 
 
 def fit_ours(problem, mode, n_shots, seed):
-    """Fit the recommended setting on the shots alone."""
+    """Fit what the library recommends on the shots alone."""
     X, y = problem.shots(n_shots, seed)
-    classifier = BridgedGDAClassifier(problem.classifier.texts, mode=mode)
+    texts = problem.classifier.texts
     if mode == "trained":
-        return timed_fit(classifier, X, y)
+        return timed_fit(SeMoBridgeClassifier(texts, mode=mode), X, y)
+    classifier = BridgedGDAClassifier(texts)
     with warnings.catch_warnings():
-        # One shot a class leaves nothing to hold out; the search says so.
+        # One shot per class leaves nothing to hold out; the search says so.
         warnings.simplefilter("ignore", UserWarning)
         return timed_fit(FewShotSearchCV(classifier, random_state=seed), X, y)
 

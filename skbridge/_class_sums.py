@@ -94,17 +94,17 @@ class TokenSums(ClassSums):
 
 @dataclass(frozen=True, eq=False)
 class ScatterSums(ClassSums):
-    """Sums from which the means and the scatter of bridged shots follow.
+    """Sums from which the means and the scatter of unit embeddings follow.
 
     Attributes
     ----------
-    bridged : ndarray of shape (n_classes, rank)
-        Sum of ``w x``, x being the unit bridged shots.
-    second_moment : ndarray of shape (rank, rank)
+    unit_features : ndarray of shape (n_classes, n_features)
+        Sum of ``w x``, with ``x = unit(f)``.
+    second_moment : ndarray of shape (n_features, n_features)
         Sum of ``w x' x`` over the shots of all classes.
     """
 
-    bridged: np.ndarray
+    unit_features: np.ndarray
     second_moment: np.ndarray
 
     _overall = ("second_moment",)

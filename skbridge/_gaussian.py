@@ -1,45 +1,99 @@
-"""Prototypes in the metric of the within-class scatter, from sums of shots. NumPy."""
+"""Gaussian discriminant analysis of unit embeddings, from their sums. NumPy."""
+
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+
+# A class text counts as this many shots in the mean of its class.
+TEXT_SHOTS = 2
+# Prior scatter of a direction that the bridge leaves out, over that of one it keeps.
+_SCATTER_OUTSIDE = 10.0
 
 
-def whiten(count, sums, second_moment, shrinkage, texts=None):
-    """Class means, and the metric in which to compare with them.
+@dataclass(frozen=True, eq=False)
+class GaussianClasses:
+    """Classes as Gaussians of one covariance, in a metric that makes it the identity.
 
-    With the unit bridged shots x, their weighted class means m_k and the scatter
-    ``S = sum w (x - m_y)' (x - m_y)``, a sum and no average, the metric is
-    ``A = shrinkage (S + shrinkage I)^-1 = G G'``: that of Gaussian discriminant
-    analysis under a prior worth the scatter `shrinkage` in every direction. One
-    shot a class leaves ``S = 0`` and the plain cosine.
+    Attributes
+    ----------
+    centre : ndarray of shape (n_features,)
+        c, the mean of the class means of the shots.
+    means : ndarray of shape (n_classes, n_features)
+        M_k, relative to the centre.
+    metric : ndarray of shape (n_features, n_features)
+        G.
+    gain : float
+        g, the length of a text's offset among the shots, over that among the texts.
+    """
 
-    A class text counts as one more shot, moved across the modality gap to where
-    the shots are: ``t_k = mean_j m_j + E_k - mean_j E_j``.
+    centre: np.ndarray
+    means: np.ndarray
+    metric: np.ndarray
+    gain: float
+
+
+def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=None):
+    """Estimate class means and their metric, with the class texts as prior.
+
+    With the unit embeddings x of the shots, their weighted class means m_k, the
+    centre ``c = mean_k m_k`` and the scatter ``S = sum w (x - m_y)' (x - m_y)``, a sum
+    and no average:
+
+    - ``G G' = (S + a [P + 10 (I - P)])^-1`` with ``a = shrinkage mean ||x - c||^2``.
+      The prior of the scatter is isotropic in the span of the texts, which P projects
+      onto, and ten times as large outside, where embeddings differ in what texts do
+      not describe.
+    - ``M_k = (n_k (m_k - c) + 2 g E_k) / (n_k + 2)``: the text counts as two shots.
+      E_k is the class text minus the mean text, and g the least-squares gain of the
+      regression of ``(m_k - c) G`` on ``E_k G`` over all classes; not negative.
 
     Parameters
     ----------
     count : ndarray of shape (n_classes,)
-        Sums of the weights of each class.
+        n_k, sums of the weights.
     sums : ndarray of shape (n_classes, n_features)
-        Weighted sums of x by class.
+        Weighted sums of x per class.
     second_moment : ndarray of shape (n_features, n_features)
         Weighted sum of ``x' x`` over all shots.
     shrinkage : float
-        Prior scatter in every direction.
+        Prior scatter, in shots.
+    span : ndarray of shape (n_features, rank), default=None
+        Orthonormal columns V with ``P = V V'``; None means that P is the identity.
     texts : ndarray of shape (n_classes, n_features), default=None
-        Unit bridged class texts E.
+        Unit class texts. None makes ``M_k = m_k - c``.
 
     Returns
     -------
-    means : ndarray of shape (n_classes, n_features)
-    metric : ndarray of shape (n_features, n_features)
-        G.
+    GaussianClasses
     """
     means = sums / count[:, None]
-    scatter = second_moment - sums.T @ means
-    s, u = np.linalg.eigh(scatter)
-    # Rounding may leave a zero eigenvalue slightly negative.
-    metric = u * np.sqrt(shrinkage / (np.maximum(s, 0) + shrinkage))
+    centre = means.mean(axis=0)
+    total = second_moment.trace() - 2 * sums.sum(axis=0) @ centre
+    variance = total / count.sum() + centre @ centre
+    # Embeddings that are all alike have no variance, up to rounding.
+    prior = shrinkage * max(variance, np.finfo(np.float64).eps)
+    metric = _metric(second_moment - sums.T @ means, prior, span)
+    means = means - centre
+    gain = 0.0
     if texts is not None:
-        moved = means.mean(axis=0) + texts - texts.mean(axis=0)
-        means = (sums + moved) / (count + 1)[:, None]
-    return means, metric
+        offsets = texts - texts.mean(axis=0)
+        regressor = offsets @ metric
+        length = np.vdot(regressor, regressor)
+        if length > 0:
+            gain = max(0.0, float(np.vdot(means @ metric, regressor) / length))
+        weight = (count / (count + TEXT_SHOTS))[:, None]
+        means = weight * means + (1 - weight) * gain * offsets
+    return GaussianClasses(centre, means, metric, gain)
+
+
+def _metric(scatter, prior, span):
+    """G with ``G G'`` the inverse of the scatter and its prior."""
+    identity = np.eye(len(scatter))
+    if span is None:
+        scatter = scatter + prior * identity
+    else:
+        outside = _SCATTER_OUTSIDE * prior
+        scatter = scatter + outside * identity + (prior - outside) * (span @ span.T)
+    lower = cholesky(scatter, lower=True, overwrite_a=True)
+    return solve_triangular(lower, identity, lower=True).T

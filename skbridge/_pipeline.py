@@ -30,7 +30,7 @@ def make_few_shot_pipeline(
     class_names : dict or list of str, default=None
         Name of each label, as in :class:`CLIPTexts`.
     device : str, default="auto"
-        Device for images, texts and training.
+        Device for images and texts.
     cache_dir : str, path-like or None, default=None
         Folder in which embeddings are stored, as in :class:`CLIPEmbedder`.
     **classifier_params
@@ -51,5 +51,5 @@ def make_few_shot_pipeline(
     """
     shared = {"pretrained": pretrained, "device": device, "cache_dir": cache_dir}
     texts = CLIPTexts(model, templates=templates, class_names=class_names, **shared)
-    classifier = BridgedGDAClassifier(texts, device=device, **classifier_params)
+    classifier = BridgedGDAClassifier(texts, **classifier_params)
     return Pipeline([("clip", CLIPEmbedder(model, **shared)), ("clf", classifier)])

@@ -35,7 +35,6 @@ NAMES = ["cat", "dog", "eel", "fox"]
         SeMoBridgeClassifier(texts=None, blending="exponential", lambda_2=0.5),
         BridgedGDAClassifier(None),
         SeMoBridgeClassifier(texts=None, mode="trained", max_iter=5),
-        BridgedGDAClassifier(None, mode="trained"),
     ]
 )
 def test_classifier_passes_the_common_checks(estimator, check):
@@ -412,47 +411,50 @@ def test_partial_fit_equals_fit_on_all_shots(rng, bias, weighted, kind):
 
 
 @pytest.mark.parametrize("texts", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-def test_gda_head_agrees_with_its_equations(rng, bias, texts):
-    head = make_head(rng, bias=bias)
+@pytest.mark.parametrize("bridge", ["pseudo_inverse", "identity"])
+def test_gda_head_agrees_with_its_equations(rng, bridge, texts):
+    head = make_head(rng)
     X, y = make_shots(rng, head)
     weight = rng.uniform(0.5, 2, len(y))
-    W, c = head.projection, head.projection_bias
-    given = head
-    if not texts:
-        given = TextHead.from_arrays(projection=W, projection_bias=c)
-    classifier = BridgedGDAClassifier(given, shrinkage=0.7, bridge_rank=4)
+    T, W = head.text_features, head.projection
+    given = head if texts else TextHead.from_arrays(projection=W)
+    rank = {"bridge_rank": 4} if bridge == "pseudo_inverse" else {}
+    classifier = BridgedGDAClassifier(given, shrinkage=0.7, bridge=bridge, **rank)
     classifier.fit(X, y, sample_weight=weight)
-    U, s, Vt = np.linalg.svd(W, full_matrices=False)
-    P = Vt[:4].T / s[:4] @ U[:, :4].T
 
-    def bridged(f):
-        u = (f if c is None else f - c) @ P
-        x = u @ W
-        return x / np.linalg.norm(x)
-
-    x = np.array([bridged(f) for f in X])
+    x = X / np.linalg.norm(X, axis=1, keepdims=True)
     n = np.array([weight[y == k].sum() for k in range(4)])
     m = np.array([np.average(x[y == k], 0, weight[y == k]) for k in range(4)])
+    c = m.mean(axis=0)
     S = sum(w * np.outer(r, r) for w, r in zip(weight, x - m[y], strict=True))
-    A = np.linalg.inv(S + 0.7 * np.eye(9))
-    M = m
+    variance = np.average(((x - c) ** 2).sum(axis=1), weights=weight)
+    P = np.eye(9)
+    if bridge == "pseudo_inverse":
+        V = np.linalg.svd(W)[2][:4].T
+        P = V @ V.T
+    A = np.linalg.inv(S + 0.7 * variance * (P + 10 * (np.eye(9) - P)))
+    M = m - c
     if texts:
-        E = np.array([bridged(t) for t in head.text_features])
-        t = m.mean(axis=0) + E - E.mean(axis=0)
-        M = np.array([(n[k] * m[k] + t[k]) / (n[k] + 1) for k in range(4)])
+        E = T - T.mean(axis=0)
+        dots = [(M[k] @ A @ E[k], E[k] @ A @ E[k]) for k in range(4)]
+        g = sum(dot for dot, _ in dots) / sum(length for _, length in dots)
+        M = np.array([(n[k] * M[k] + 2 * g * E[k]) / (n[k] + 2) for k in range(4)])
+        assert classifier.text_gain_ == pytest.approx(g, rel=1e-9)
+    assert_allclose(classifier.centre_, c, atol=1e-12)
     assert_allclose(classifier.means_, M, atol=1e-12)
     _, z2, z3 = classifier.component_logits(X)
     assert z2 is None
-    for i, q in enumerate(x):
+    for i, q in enumerate(x - c):
         for k in range(4):
             cosine = q @ A @ M[k] / np.sqrt((q @ A @ q) * (M[k] @ A @ M[k]))
             assert z3[i, k] == pytest.approx(cosine, abs=1e-12)
-    scores = z3
+    scores, slope = z3, 4.0
     if texts:
-        z1 = X @ head.text_features.T / np.linalg.norm(X, axis=1, keepdims=True)
-        scores = z1 + 100 / 50 * (n.mean() + 1) / 8 * z3
+        lambda_3 = 100 / 50 * (n.mean() + 1) / 12
+        scores, slope = x @ T.T + lambda_3 * z3, 1 + 4 * lambda_3
     assert_allclose(classifier.decision_function(X), scores, atol=1e-12)
+    scale = 50 if texts else given.logit_scale
+    assert classifier.temperature_ == pytest.approx(scale / slope)
 
 
 @every_kind
@@ -481,19 +483,27 @@ def test_bridged_queries_meet_the_prototypes_in_the_joint_space(
     if kind == "mean":
         _, z2, _ = classifier.component_logits(X)
         assert_allclose(z2, bridged @ classifier.prototypes_.T, atol=1e-12)
-    else:
-        # They lie in the bridge's row space, and stay there when bridged.
-        joint = classifier._bridge.joint
-        assert_allclose(classifier.means_ @ joint, classifier.means_, atol=1e-12)
 
 
-def test_gda_head_of_one_shot_is_the_mean_head_without_texts(rng, head):
+def test_gda_head_of_one_shot_compares_centred_shots_without_texts(rng, head):
     X, y = make_shots(rng, head, counts=(1, 1, 1, 1))
-    bare = TextHead.from_arrays(projection=head.projection)
-    gda = BridgedGDAClassifier(bare, bridge_rank=1.0).fit(X, y).component_logits(X)
-    x = X @ np.linalg.pinv(head.projection) @ head.projection
+    gda = BridgedGDAClassifier(None).fit(X, y).component_logits(X)
+    x = X / np.linalg.norm(X, axis=1, keepdims=True)
+    x -= x.mean(axis=0)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     assert_allclose(gda[2], x @ x.T, atol=1e-12)
+
+
+def test_gda_head_takes_texts_that_oppose_the_shots_for_nothing(rng, head):
+    y = np.arange(4)
+    X = head.text_features.mean(axis=0) - 0.2 * head.text_features[y]
+    assert BridgedGDAClassifier(head).fit(X, y).text_gain_ == 0
+
+
+def test_gda_head_of_equal_shots_scores_them_alike(head):
+    X, y = np.ones((4, 9)), np.arange(4)
+    scores = BridgedGDAClassifier(None).fit(X, y).decision_function(X)
+    assert_allclose(scores, 0, atol=1e-6)
 
 
 def test_automatic_weight_of_the_shots_grows_with_their_number(rng, head):

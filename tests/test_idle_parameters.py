@@ -42,8 +42,6 @@ IDLE = [
     (SeMoBridgeClassifier, TRAINED, {"tol": 0.1}),
     (SeMoBridgeClassifier, LBFGS, {"learning_rate": 0.1}),
     (SeMoBridgeClassifier, LBFGS, {"weight_decay": 0.1}),
-    (BridgedGDAClassifier, {}, {"early_stopping": False}),
-    (BridgedGDAClassifier, {}, {"max_iter": 7}),
     (BridgedGDAClassifier, {"bridge": "identity"}, {"bridge_rank": 3}),
     (BridgedGDAClassifier, NO_TEXTS, {"lambda_1": 0.5}),
 ]

@@ -217,7 +217,7 @@ def test_templates_and_mode_can_be_searched(problem):
     X, codes = problem
     grid = {"texts__templates": ["simple", "a drawing of a {}."]}
     grid["mode"] = ["closed_form", "trained"]
-    classifier = BridgedGDAClassifier(CLIPTexts(MODEL))
+    classifier = SeMoBridgeClassifier(CLIPTexts(MODEL))
     search = GridSearchCV(classifier, grid, cv=2, error_score="raise")
     search.fit(X, np.array(NAMES)[codes])
     assert len(search.cv_results_["params"]) == 4

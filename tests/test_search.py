@@ -898,10 +898,11 @@ def test_default_space_of_the_gda_head_searches_its_shrinkage(problem):
     X, y, head = problem
     classifier = BridgedGDAClassifier(head)
     tried = FewShotSearchCV(classifier).fit(X, y).cv_results_
-    assert set(tried["param_shrinkage"]) == {0.2, 0.5, 1.0}
-    assert set(tried["param_bridge_rank"]) == {0.9, 0.95, 1.0}
-    alone = BridgedGDAClassifier(None)
-    assert "param_bridge_rank" not in FewShotSearchCV(alone).fit(X, y).cv_results_
+    assert set(tried["param_shrinkage"]) == {0.1, 0.3, 1.0}
+    assert "param_bridge_rank" not in tried
+    assert len(tried["params"]) == 51
+    alone = FewShotSearchCV(BridgedGDAClassifier(None)).fit(X, y).cv_results_
+    assert len(alone["params"]) == 3
 
 
 # A citizen of scikit-learn

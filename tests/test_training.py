@@ -7,11 +7,8 @@ import reference
 import torch
 from numpy.testing import assert_allclose
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
 
 from skbridge import (
-    BridgedGDAClassifier,
-    FewShotSearchCV,
     SeMoBridgeClassifier,
     TextHead,
 )
@@ -219,10 +216,6 @@ def test_unavailable_device_falls_back_with_a_warning(monkeypatch):
     assert classifier.n_iter_ == 2
 
 
-def early_stopping(**params):
-    return BridgedGDAClassifier(**{"texts": None, "mode": "trained"} | params)
-
-
 def hidden_subspace(seed=0, n_classes=50, n_shots=8, width=96):
     """Classes that differ in 8 oblique directions only, under noise in all.
 
@@ -249,97 +242,6 @@ def held_out_loss(classifier, X, y):
     return min(losses)
 
 
-def plain_loss(A, X, y, weight, head, shrinkage):
-    """The loss of early stopping, one shot after another."""
-    classes = range(y.max() + 1)
-    if head is None:
-        x = np.array([f / np.linalg.norm(f) for f in X])
-    else:
-        P = reference.pseudo_inverse(head.projection, 0.3) @ head.projection
-        x = np.array([f @ P / np.linalg.norm(f @ P) for f in X])
-        E = head.text_features @ P
-        E /= np.linalg.norm(E, axis=1, keepdims=True)
-    n = np.array([weight[y == k].sum() for k in classes])
-    m = np.array([np.average(x[y == k], 0, weight[y == k]) for k in classes])
-    S = sum(w * np.outer(r, r) for w, r in zip(weight, x - m[y], strict=True))
-    s, u = np.linalg.eigh(S)
-    G = u * np.sqrt(shrinkage / (s + shrinkage)) @ u.T
-    lambda_3 = 1 if head is None else (n.mean() + 1) / 8 * 100 / head.logit_scale
-    total, total_weight = 0.0, 0.0
-    for i in range(len(y)):
-        scores, alone = [], False
-        for k in classes:
-            out = weight[i] if y[i] == k else 0
-            summed = n[k] * m[k] - out * x[i]
-            alone |= head is None and (y == k).sum() == 1 and y[i] == k
-            if head is not None:
-                summed = summed + m.mean(axis=0) + E[k] - E.mean(axis=0)
-            a, b = x[i] @ G @ A, summed @ G @ A
-            z3 = a @ b / np.linalg.norm(a) / max(np.linalg.norm(b), 1e-300)
-            z1 = 0 if head is None else X[i] @ head.text_features[k]
-            scores.append(20 * (z1 / np.linalg.norm(X[i]) + lambda_3 * z3))
-        if not alone:
-            loss = np.log(np.exp(scores).sum()) - scores[y[i]]
-            total, total_weight = total + weight[i] * loss, total_weight + weight[i]
-    return total / total_weight
-
-
-@pytest.mark.parametrize("texts", [True, False])
-def test_the_metric_takes_adam_steps_on_leave_one_out_cosines(texts):
-    head, _, X, y, weight = problem((5, 5), False)
-    options = {"texts": head} if texts else {}
-    # Without texts the only shot of class 1 has nothing to be compared with.
-    options |= {"early_stopping": False, "max_iter": 2, "shrinkage": 0.7}
-    rank = {"bridge_rank": 1.0} if texts else {}
-    fitted = early_stopping(**options, **rank).fit(X, y, sample_weight=weight)
-    order = np.lexsort([X[:, 0], y])
-    X, y, weight = X[order], y[order], weight[order]
-
-    def loss(A):
-        return plain_loss(A, X, y, weight, head if texts else None, 0.7)
-
-    # Central differences, in two steps of Adam.
-    A, losses = np.eye(5), []
-    mean, square = np.zeros((5, 5)), np.zeros((5, 5))
-    for step in (1, 2):
-        losses.append(loss(A))
-        gradient = np.zeros((5, 5))
-        for i in range(5):
-            for j in range(5):
-                change = np.zeros((5, 5))
-                change[i, j] = 1e-5
-                gradient[i, j] = (loss(A + change) - loss(A - change)) / 2e-5
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.999 * square + 0.001 * gradient**2
-        root = np.sqrt(square / (1 - 0.999**step))
-        A = A - 2e-3 * mean / (1 - 0.9**step) / (root + 1e-8)
-    assert_allclose(fitted.loss_curve_, losses, rtol=1e-12)
-    assert fitted.n_iter_ == 2
-    closed = {k: v for k, v in options.items() if k in ("texts", "shrinkage")}
-    start = (
-        BridgedGDAClassifier(bridge_rank=1.0, **closed)
-        if texts
-        else BridgedGDAClassifier(None, **{"shrinkage": 0.7})
-    )
-    start.fit(X, y, sample_weight=weight)
-    s, u = np.linalg.eigh(start.metric_ @ start.metric_.T)
-    assert_allclose(fitted.metric_, u * np.sqrt(np.abs(s)) @ u.T @ A, atol=1e-7)
-
-
-@pytest.mark.parametrize("seed", [0, 2, 4])
-def test_early_stopping_lowers_the_loss_of_new_images_where_it_can(seed):
-    X, y = hidden_subspace(seed)
-    new = hidden_subspace(seed + 1, n_shots=20)
-    trained = early_stopping().fit(X, y)
-    closed = BridgedGDAClassifier(None).fit(X, y)
-    assert 2 <= trained.n_iter_ == len(trained.loss_curve_) <= 16
-    assert trained.loss_curve_[-1] < trained.loss_curve_[0]
-    assert held_out_loss(trained, *new) < 0.98 * held_out_loss(closed, *new)
-    assert_allclose(
-        trained.inverse_projection_, closed.inverse_projection_, rtol=0, atol=0
-    )
-
-
 def closed_form(classifier, X, y):
     kind, own = type(classifier), classifier.get_params()
     shared = kind(mode="closed_form").get_params().keys() - {
@@ -351,97 +253,6 @@ def closed_form(classifier, X, y):
         classifier.decision_function(X), closed.decision_function(X), rtol=0, atol=0
     )
     return classifier.n_iter_ == 1 and classifier.loss_curve_.shape == (0,)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_early_stopping_stays_in_closed_form_where_labels_are_noise(seed):
-    rng = np.random.default_rng(seed)
-    X, y = rng.normal(size=(60, 20)), np.repeat(np.arange(10), 6)
-    assert closed_form(early_stopping().fit(X, y), X, y)
-
-
-@pytest.mark.parametrize("n_shots", [1, 2])
-def test_early_stopping_stays_in_closed_form_below_three_shots(n_shots):
-    X, y = hidden_subspace(n_shots=n_shots)
-    assert closed_form(early_stopping().fit(X, y), X, y)
-    head = TextHead.from_features(range(50), X[::n_shots])
-    classifier = early_stopping(texts=head, bridge="identity").fit(X, y)
-    assert closed_form(classifier, X, y)
-
-
-def test_early_stopping_takes_no_more_than_max_iter():
-    X, y = hidden_subspace()
-    assert early_stopping(max_iter=4).fit(X, y).n_iter_ <= 4
-    assert closed_form(early_stopping(max_iter=1).fit(X, y), X, y)
-
-
-def test_early_stopping_counts_weights_as_repetitions_in_any_order():
-    X, y = hidden_subspace()
-    rng = np.random.default_rng(0)
-    weight = rng.integers(1, 4, size=len(y))
-    # One class keeps a single shot.
-    weight[1:8] = 0
-    weighted = early_stopping().fit(X, y, sample_weight=weight)
-    rows = rng.permutation(np.repeat(np.arange(len(y)), weight))
-    repeated = early_stopping().fit(X[rows], y[rows])
-    assert weighted.n_iter_ == repeated.n_iter_ > 1
-    assert_allclose(
-        weighted.decision_function(X), repeated.decision_function(X), atol=1e-9
-    )
-
-
-def test_early_stopping_is_repeatable_and_leaves_the_seed_alone():
-    X, y = hidden_subspace()
-    state = torch.random.get_rng_state()
-    first = early_stopping().fit(X, y).decision_function(X)
-    again = early_stopping().fit(X, y).decision_function(X)
-    assert_allclose(first, again, rtol=0, atol=0)
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
-def test_early_stopping_computes_in_the_dtype_of_the_embeddings():
-    X, y = hidden_subspace()
-    double = early_stopping().fit(X, y)
-    single = early_stopping().fit(X.astype(np.float32), y)
-    assert single.n_iter_ == double.n_iter_ > 1
-    scores = single.decision_function(X.astype(np.float32))
-    assert scores.dtype == np.float32
-    assert_allclose(scores, double.decision_function(X), atol=1e-3)
-
-
-def test_search_blends_early_stopping_without_training_for_each_setting(monkeypatch):
-    from skbridge._training import metric as _metric_training
-
-    head, _, X, y, _ = problem((5, 5), False)
-    X = np.concatenate([X, X + 0.2])
-    y = np.concatenate([y, y])
-    calls, train = [], _metric_training.train_metric
-
-    def counted(*args, **kwargs):
-        calls.append(1)
-        return train(*args, **kwargs)
-
-    monkeypatch.setattr(_metric_training, "train_metric", counted)
-    classifier = early_stopping(texts=head)
-    grid = {"lambda_1": [0.5, 1.0], "lambda_3": [0.1, 1.0, "auto"]}
-    search = FewShotSearchCV(classifier, grid, cv=2, scoring="neg_log_loss").fit(X, y)
-    assert len(calls) == 3
-    slow = GridSearchCV(classifier, grid, cv=2, scoring="neg_log_loss").fit(X, y)
-    scores = {
-        str(sorted(params.items(), key=str)): score
-        for params, score in zip(
-            slow.cv_results_["params"],
-            slow.cv_results_["mean_test_score"],
-            strict=True,
-        )
-    }
-    for params, score in zip(
-        search.cv_results_["params"],
-        search.cv_results_["mean_test_score"],
-        strict=True,
-    ):
-        expected = scores[str(sorted(params.items(), key=str))]
-        assert score == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("bases", ["plain", "singular"])

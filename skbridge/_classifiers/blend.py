@@ -106,6 +106,8 @@ class Blend:
         KL; needed where `smoothness` is positive.
     logit_scale : float
         CLIP's factor on cosines.
+    spreads : tuple of three floats
+        How much each component differs between classes, relative to z1.
     """
 
     lambdas: tuple[float, float, float]
@@ -113,17 +115,20 @@ class Blend:
     smoothness: float = 0.0
     divergence: np.ndarray | None = None
     logit_scale: float = 100.0
+    spreads: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def default_temperature(self) -> float:
         """Softmax temperature that keeps CLIP's logit scale whatever the weights.
 
-        A change ``dz`` of all components moves a linear blend by ``sum(lambda) dz``
-        and, next to ``z = 1``, an exponential one by ``(lambda_1 alpha + lambda_2
-        beta + lambda_3 gamma) dz``. CLIP's scale is divided by that slope; a flat
-        blend (every sharpness zero) keeps CLIP's scale.
+        A change ``dz`` of z1, and of ``spread dz`` in the others, moves a linear
+        blend by ``sum(lambda spread) dz`` and, next to ``z = 1``, an exponential one
+        by ``(lambda_1 alpha + lambda_2 beta + lambda_3 gamma) dz`` for spreads of 1.
+        CLIP's scale is divided by that slope; a flat blend (every sharpness zero)
+        keeps CLIP's scale.
         """
-        slope = np.dot(self.lambdas, self.sharpness or np.ones(3))
+        slopes = np.multiply(self.sharpness or np.ones(3), self.spreads)
+        slope = np.dot(self.lambdas, slopes)
         return float(self.logit_scale / slope) if slope > 0 else float(self.logit_scale)
 
     @property

@@ -8,10 +8,10 @@ from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from skbridge._bridge import choose_bridge, make_bridge
+from skbridge._bridge import make_bridge
 from skbridge._class_sums import ClassSums
-from skbridge._classifiers.base import FewShotClassifier, parameter_defaults
-from skbridge._classifiers.blend import Blend, BlendStack, LinearView, Term
+from skbridge._classifiers.base import FewShotClassifier
+from skbridge._classifiers.blend import BlendStack, LinearView, Term
 from skbridge._messages import shown
 from skbridge._rows import unit
 from skbridge._validation import (
@@ -23,8 +23,6 @@ from skbridge._validation import (
     check_zero_rows,
 )
 
-# With this many shots per class, lambda_3="auto" gives shots and texts equal weight.
-SHOTS_TO_MATCH_TEXTS = 8
 # A search tries these multiples of the lambda_3 that suits the number of shots.
 _LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 # Logit scale of CLIP and of nearly all its successors: the bound of their training.
@@ -32,7 +30,7 @@ USUAL_LOGIT_SCALE = 100.0
 
 
 def _adds_shots(estimator):
-    if estimator.mode == "closed_form":
+    if getattr(estimator, "mode", "closed_form") == "closed_form":
         return True
     # available_if raises its own AttributeError from this one.
     raise AttributeError(
@@ -58,8 +56,6 @@ class BridgedClassifier(FewShotClassifier):
             self.text_head_, X.shape[1], **self._bridge_options()
         ).astype(X.dtype)
         self.bridge_ = self._bridge.kind
-        self.n_iter_ = 1
-        self.loss_curve_, self.loss_terms_ = np.empty(0), {}
         self._sums = None
 
     def _bridge_options(self):
@@ -169,8 +165,9 @@ class BridgedClassifier(FewShotClassifier):
 
     # lambda_3="auto"
 
-    #: Number of shots that the class text counts as in z3.
+    # With texts: (number of shots + _text_shots) / _shots_to_match_texts.
     _text_shots = 0
+    _shots_to_match_texts = 8
 
     def _auto_lambda_3(self, class_count):
         """``lambda_3="auto"`` for numbers of shots per class."""
@@ -179,7 +176,7 @@ class BridgedClassifier(FewShotClassifier):
         n_shots = class_count.mean() + self._text_shots
         # The z1 of a model with a smaller logit scale vary more, but not its z3.
         spread = USUAL_LOGIT_SCALE / self._logit_scale
-        return float(spread * n_shots / SHOTS_TO_MATCH_TEXTS)
+        return float(spread * n_shots / self._shots_to_match_texts)
 
     def _lambda_3(self):
         if self.lambda_3 == "auto":
@@ -189,36 +186,12 @@ class BridgedClassifier(FewShotClassifier):
     def _lambda_1(self):
         return 0.0 if self._text_features is None else float(self.lambda_1)
 
-    def _auto_temperature(self, class_count):
-        """Default temperature of a linear blend with ``lambda_3="auto"``."""
-        has_texts = float(self._text_features is not None)
-        lambdas = (has_texts, 0.0, self._auto_lambda_3(class_count))
-        return Blend(lambdas, logit_scale=self._logit_scale).default_temperature
-
-    #: Values of `bridge_rank` that a search tries.
-    _energy_shares = ()
-
     def search_space(self, n_shots, head):
         prior = self.search_prior(n_shots, head)
         space = {name: [value] for name, value in prior.items()}
-        if "bridge_rank" in prior:
-            space["bridge_rank"] = list(self._energy_shares)
         if "lambda_3" in prior:
             space["lambda_3"] = (prior["lambda_3"] * _LAMBDA_FACTORS).tolist()
         return space
-
-    def _prior_rank(self, head, energy_share):
-        """Rank of the bridge at which a search starts; empty if it is not searched."""
-        default = parameter_defaults(type(self))["bridge_rank"]
-        is_given = (
-            getattr(self, "pinv_atol", None) is not None or self.bridge_rank != default
-        )
-        kind = choose_bridge(head) if self.bridge == "auto" else self.bridge
-        # In trained mode each rank would be trained on its own, which takes long.
-        is_closed_form = self.mode == "closed_form"
-        if is_closed_form and kind != "identity" and not is_given:
-            return {"bridge_rank": energy_share}
-        return {}
 
     # Adding and leaving out shots
 

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES
+from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES, choose_bridge
 from skbridge._classifiers.blend import BLENDINGS, Blend, Term, text_divergence
 from skbridge._classifiers.bridged import USUAL_LOGIT_SCALE, BridgedClassifier
 from skbridge._classifiers.tokens import bridged_prototypes, token_sums
@@ -17,6 +17,8 @@ from skbridge._validation import all_or_nothing
 # Share of the sum of squared singular values that the bridge spans by default: the best
 # on held-out shots of real features. benchmarks/constants.py prints the comparison.
 _ENERGY_SHARE = 0.9
+# Values of `bridge_rank` that a search tries.
+_ENERGY_SHARES = [0.8, _ENERGY_SHARE, 0.95, 0.98, 1.0]
 # Values of alpha and gamma that a search tries.
 _SHARPNESSES = [2.0, 5.0, 10.0]
 
@@ -366,10 +368,10 @@ class SeMoBridgeClassifier(BridgedClassifier):
 
     def _start_sums(self, X):
         super()._start_sums(X)
+        self.n_iter_ = 1
+        self.loss_curve_, self.loss_terms_ = np.empty(0), {}
         n_tokens = self._bridge.inverse.shape[1]
         self.class_bias_ = np.zeros((len(self.classes_), n_tokens), dtype=X.dtype)
-
-    _energy_shares = (0.8, _ENERGY_SHARE, 0.95, 0.98, 1.0)
 
     def _idle_parameters(self):
         if self.mode == "closed_form":
@@ -462,6 +464,12 @@ class SeMoBridgeClassifier(BridgedClassifier):
             dtype = self.class_bias_.dtype
             self.class_bias_ = np.zeros((len(self.classes_), n_tokens), dtype)
 
+    def _auto_temperature(self, class_count):
+        """Default temperature of a linear blend with ``lambda_3="auto"``."""
+        has_texts = float(self._text_features is not None)
+        lambdas = (has_texts, 0.0, self._auto_lambda_3(class_count))
+        return Blend(lambdas, logit_scale=self._logit_scale).default_temperature
+
     def _train(self, X, codes, weight):
         from skbridge._training.bridge import Shots, train_bridge
 
@@ -531,15 +539,27 @@ class SeMoBridgeClassifier(BridgedClassifier):
 
     def search_space(self, n_shots, head):
         space = super().search_space(n_shots, head)
+        if "bridge_rank" in space:
+            space["bridge_rank"] = _ENERGY_SHARES
         if "lambda_3" in space and self.blending == "exponential":
             space |= {"alpha": _SHARPNESSES, "gamma": _SHARPNESSES}
         return space
 
     def search_prior(self, n_shots, head):
-        prior = self._prior_rank(head, _ENERGY_SHARE)
+        prior = self._prior_rank(head)
         if head is not None and head.text_features is not None:
             # Fitted to the best weights for each number of shots on real features.
             lambda_3 = 2 * n_shots / (n_shots + 8)
             lambda_3 *= USUAL_LOGIT_SCALE / head.logit_scale
             prior |= {"lambda_1": 1.0, "lambda_2": 0.0, "lambda_3": lambda_3}
         return prior
+
+    def _prior_rank(self, head):
+        """Rank of the bridge at which a search starts; empty if it is not searched."""
+        is_given = self.pinv_atol is not None or self.bridge_rank != "auto"
+        kind = choose_bridge(head) if self.bridge == "auto" else self.bridge
+        # In trained mode each rank would be trained on its own, which takes long.
+        is_closed_form = self.mode == "closed_form"
+        if is_closed_form and kind != "identity" and not is_given:
+            return {"bridge_rank": _ENERGY_SHARE}
+        return {}

@@ -1,8 +1,7 @@
-"""Training on the shots: the bridge of SeMoBridge-T, and the metric of the GDA.
+"""Training on the shots: the bridge of SeMoBridge-T.
 
 ==================  =============================================================
 `bridge`            `train_bridge`: W+ and the class-specific bias
-`metric`            `train_metric`: a linear map after the metric of the GDA
 `objective`         the losses of SeMoBridge-T
 `basis`             coordinates in which these are computed
 `solvers`           AdamW, L-BFGS and their schedules
@@ -12,5 +11,5 @@
 
 Arguments and results are arrays; PyTorch is used inside only, and is not imported
 before training starts. `_classifiers` and the layers above may import this package; it
-imports `_held_out`, `_bridge`, `_class_sums`, `_gaussian` and `_rows`.
+imports `_held_out`, `_bridge`, `_class_sums` and `_rows`.
 """

@@ -158,7 +158,7 @@ def _choose_steps(
     has_texts = task.text_features is not None
     max_steps = min(_MAX_STEPS, task.schedule.max_iter)
     patience = _PATIENCE_WITH_TEXTS if has_texts else np.inf
-    rule = StoppingRule(_N_FOLDS, _STEPS_APART, max_steps, patience, fewest=False)
+    rule = StoppingRule(_N_FOLDS, _STEPS_APART, max_steps, patience)
 
     def scores_along(train: Shots, test: Shots) -> Iterator[np.ndarray]:
         class_weight = np.bincount(train.codes, weights=train.weight)

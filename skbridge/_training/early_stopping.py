@@ -8,7 +8,6 @@ from typing import Protocol, Self
 import numpy as np
 
 from skbridge._held_out.folds import shot_folds
-from skbridge._held_out.selection import within_one_standard_error
 from skbridge._held_out.temperature import stacked_log_losses
 
 
@@ -34,16 +33,12 @@ class StoppingRule:
     patience : float
         Number of consecutive numbers of steps, all worse than the best, that end the
         comparison.
-    fewest : bool
-        Whether to choose the fewest steps whose loss exceeds the least by no more than
-        one standard error of the paired difference, instead of those with the least.
     """
 
     n_splits: int
     steps_apart: int
     max_steps: int
     patience: float
-    fewest: bool
 
     @property
     def n_points(self) -> int:
@@ -90,11 +85,7 @@ def choose_steps(
         temperature,
         patience=rule.patience,
     )
-    if rule.fewest:
-        point = within_one_standard_error(losses, weight, np.arange(len(losses)))
-    else:
-        point = int(np.argmin(losses @ weight))
-    return rule.steps_apart * point
+    return rule.steps_apart * int(np.argmin(losses @ weight))
 
 
 def distinct_shots(
