@@ -1,0 +1,21 @@
+"""What a person should look at: wrong labels, the next images to label, copies.
+
+Functions from embeddings, and a classifier, to row numbers and scores. They need no
+images, work in blocks of rows, and never hold a matrix of all pairs.
+
+==============  ===================================================================
+`_held_out`     scores of each shot from a classifier that was fitted without it
+`_labels`       `suspicious_labels`: labels that the other shots contradict
+`_pool`         `label_next`: images of a pool that are most worth a label
+`_duplicates`   `near_duplicates`: rows that are nearly equal
+==============  ===================================================================
+
+Only users, the command line, examples and benchmarks import this package; it imports
+`_search` and the layers below.
+"""
+
+from skbridge.review._duplicates import near_duplicates
+from skbridge.review._labels import suspicious_labels
+from skbridge.review._pool import label_next
+
+__all__ = ["label_next", "near_duplicates", "suspicious_labels"]
