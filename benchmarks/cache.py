@@ -31,8 +31,8 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from skbridge import CLIPEmbedder, _embedder, make_few_shot_pipeline
-from skbridge._texts import encode
+from skbridge import CLIPEmbedder, make_few_shot_pipeline
+from skbridge._clip.backend import Backend
 from skbridge.datasets import load_emoji
 
 N_FOLDS = 3
@@ -78,23 +78,23 @@ def find_images(folder, n_images):
     return [str(paths[i]) for i in chosen], [paths[i].parent.name for i in chosen]
 
 
-def count_calls(module, name, counts):
-    """Count the rows that go through a function of a module."""
-    function = getattr(module, name)
+def count_calls(owner, name, counts):
+    """Count the rows that go through a method."""
+    function = getattr(owner, name)
 
     def counted(loaded, batch, *args):
         counts[name] += len(batch)
         return function(loaded, batch, *args)
 
-    setattr(module, name, counted)
+    setattr(owner, name, counted)
 
 
 def search(options):
     """Run one search in this process and print what it did."""
     paths, labels = find_images(options.images, options.n_images)
-    counts = {"encode_pixels": 0, "encode_eos": 0}
-    count_calls(_embedder, "encode_pixels", counts)
-    count_calls(encode, "encode_eos", counts)
+    counts = {"embed": 0, "embed_texts": 0}
+    count_calls(Backend, "embed", counts)
+    count_calls(Backend, "embed_texts", counts)
     pipeline = make_few_shot_pipeline(
         options.model, cache_dir=options.search, templates=options.templates
     )
@@ -142,8 +142,8 @@ def compare(options, images, folder):
         report = reports[-1]
         return [
             name,
-            report["encode_pixels"],
-            report["encode_eos"],
+            report["embed"],
+            report["embed_texts"],
             "yes" if report["torch"] else "no",
             *(timing([r[key] for r in reports]) for key in ("seconds", "process")),
         ]

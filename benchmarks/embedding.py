@@ -194,7 +194,7 @@ class Files(Dataset):
             return self.preprocess(image.convert("RGB"))
 
 
-def ready_tensors(loaded, paths, batch_size):
+def ready_tensors(loaded, paths, batch_size, precision):
     """Time the image tower alone, on batches in the layout that suits it."""
     files = Files(paths, loaded.preprocess)
     tensors = torch.stack([files[row] for row in range(len(files))])
@@ -204,17 +204,17 @@ def ready_tensors(loaded, paths, batch_size):
     ]
 
     def run():
-        with torch.no_grad(), autocast(loaded):
+        with torch.no_grad(), autocast(loaded, precision):
             found = [loaded.model.encode_image(batch).float() for batch in batches]
         return torch.cat(found).cpu().numpy()
 
     return run
 
 
-def autocast(loaded):
+def autocast(loaded, precision):
     kind = torch.device(loaded.device).type
     half = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = half[loaded.precision]
+    dtype = half[precision]
     return torch.autocast(kind, dtype=dtype, enabled=dtype is not None)
 
 
@@ -228,7 +228,7 @@ def data_loader(loaded, paths, options):
     )
 
     def run():
-        with torch.no_grad(), autocast(loaded):
+        with torch.no_grad(), autocast(loaded, options.precision):
             found = [
                 loaded.model.encode_image(batch.to(loaded.device)).float().cpu()
                 for batch in loader
@@ -245,7 +245,7 @@ def sentence_transformer(loaded, paths, options, folder):
 
     def run():
         images = [Image.open(path) for path in paths]
-        with autocast(loaded):
+        with autocast(loaded, options.precision):
             return theirs.encode(images, batch_size=options.batch_size)
 
     return run
@@ -259,7 +259,7 @@ def embetter(loaded, paths, options, folder):
     loader = ImageLoader()
 
     def run():
-        with autocast(loaded):
+        with autocast(loaded, options.precision):
             return encoder.transform(loader.fit(paths).transform(paths))
 
     return run
@@ -286,7 +286,9 @@ def contest(name, folder, paths, options, scratch):
     fast = clone(embedder).set_params(fast_jpeg=True)
     loaded = embedder._load()
     contestants = {
-        f"{ALONE}, {size} at a time": ready_tensors(loaded, paths, size)
+        f"{ALONE}, {size} at a time": ready_tensors(
+            loaded, paths, size, options.precision
+        )
         for size in sorted({options.batch_size, SMALL_BATCH})
     }
     contestants |= {

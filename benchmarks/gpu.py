@@ -36,7 +36,7 @@ from training import generated, names
 
 from skbridge import BridgedGDAClassifier, CLIPEmbedder, SeMoBridgeClassifier
 from skbridge._clip.device import resolve_device
-from skbridge._clip.open_clip import encode_pixels, load_clip
+from skbridge._clip.load import load_clip
 from skbridge._rows import unit
 
 BATCH_SIZE = 256
@@ -70,7 +70,7 @@ def seconds(call, device):
 
 def tower_rate(model, device, precision, n_batches):
     """Images per second of the image tower on pixels that are on the device."""
-    loaded = load_clip(model, device=device, precision=precision)
+    loaded = load_clip(model, device=device)
     side = 224
     pixels = torch.randint(
         0, 256, (BATCH_SIZE, side, side, 3), dtype=torch.uint8, device=device
@@ -78,9 +78,9 @@ def tower_rate(model, device, precision, n_batches):
 
     def run():
         for _ in range(n_batches):
-            encode_pixels(loaded, pixels)
+            loaded.embed(pixels, precision)
 
-    encode_pixels(loaded, pixels)
+    loaded.embed(pixels, precision)
     taken, _ = seconds(run, device)
     return n_batches * BATCH_SIZE / taken
 

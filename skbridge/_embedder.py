@@ -21,12 +21,7 @@ from skbridge._clip.device import (
     resolve_precision,
     upload_pixels,
 )
-from skbridge._clip.open_clip import (
-    encode_pixels,
-    encode_text,
-    load_clip,
-    resolve_model,
-)
+from skbridge._clip.load import load_clip, resolve_model
 from skbridge._images.decode import (
     Unreadable,
     check_images,
@@ -324,10 +319,10 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
 
     def _encode(self, plan, unreadable, load):
         """Yield the rows of each batch and their embeddings, still on the device."""
-        loaded = load()
+        loaded, precision = load(), self._precision()
         least_side = None
         if self.fast_jpeg:
-            least_side = 2 * int(np.max(loaded.model.visual.image_size))
+            least_side = 2 * loaded.image_side
         read = self._read(
             plan,
             partial(_pixels, loaded),
@@ -351,7 +346,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
                         ) from result.error
                 if rows:
                     pixels = upload_pixels(pixels, loaded.device)
-                    yield rows, encode_pixels(loaded, pixels)
+                    yield rows, loaded.embed(pixels, precision)
 
     def valid_images(self, X):
         """Find the images that can be read; no model is needed.
@@ -420,7 +415,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
                     f"prompts must be a sequence of strings, got {prompt!r} at "
                     f"position {position}."
                 )
-        return encode_text(self._load(), prompts)
+        return self._load().text_features(prompts)
 
     def get_feature_names_out(self, input_features=None):
         """Name the columns of the embeddings after the model.
@@ -517,10 +512,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
     def _load(self):
         """Return the loaded model, never kept here: set_params must take effect."""
         device = resolve_device(self.device)
-        precision = resolve_precision(self.precision, device)
-        return load_clip(
-            self.model, self.pretrained, device=device, precision=precision
-        )
+        return load_clip(self.model, self.pretrained, device=device)
 
     def _read(self, images, finish, **options):
         return read_in_batches(

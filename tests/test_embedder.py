@@ -26,7 +26,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skbridge import CLIPEmbedder
-from skbridge._clip.open_clip import encode_image, encode_pixels, scale_pixels
+from skbridge._clip.backend import Backend
 from skbridge.datasets import load_emoji
 
 N_FEATURES = 24
@@ -199,7 +199,7 @@ def test_pixels_are_scaled_to_the_last_bit_as_open_clip_does(embedder, arrays):
     images = [Image.fromarray(array) for array in arrays]
     expected = torch.stack([loaded.preprocess(image) for image in images])
     pixels = np.stack([np.asarray(loaded.resize(image)) for image in images])
-    assert torch.equal(scale_pixels(loaded, torch.from_numpy(pixels)), expected)
+    assert torch.equal(loaded.scale(torch.from_numpy(pixels)), expected)
 
 
 @pytest.mark.parametrize("cut", [(9, 0), (0, 9), (0, 0), None])
@@ -247,12 +247,12 @@ def test_towers_take_pixels_with_channels_last(embedder, monkeypatch, model):
     loaded = replace(embedder._load(), model=tower)
     rng = np.random.RandomState(0)
     pixels = torch.from_numpy(rng.randint(0, 256, (2, 224, 224, 3), np.uint8))
-    batch = scale_pixels(loaded, pixels)
+    batch = loaded.scale(pixels)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         expected = tower(batch.contiguous())
     np.testing.assert_allclose(
-        encode_image(loaded, batch), expected, rtol=RTOL, atol=1e-5
+        loaded.embed_scaled(batch), expected, rtol=RTOL, atol=1e-5
     )
 
 
@@ -260,18 +260,18 @@ def test_cpu_is_given_few_images_at_a_time_and_a_gpu_all(embedder, monkeypatch):
     loaded = embedder._load()
     given = []
 
-    def encode_pieces(loaded, batch):
+    def encode_pieces(loaded, batch, precision):
         given.append(len(batch))
         return batch.flatten(1)[:, :2]
 
-    monkeypatch.setattr("skbridge._clip.open_clip.encode_image", encode_pieces)
+    monkeypatch.setattr(Backend, "embed_scaled", encode_pieces)
     pixels = torch.zeros(40, 32, 32, 3, dtype=torch.uint8)
     # Each image has 2 x 2 patches.
-    monkeypatch.setattr("skbridge._clip.open_clip._CPU_PATCHES", 64)
-    assert encode_pixels(loaded, pixels).shape == (40, 2)
+    monkeypatch.setattr("skbridge._clip.backend._CPU_PATCHES", 64)
+    assert loaded.embed(pixels).shape == (40, 2)
     assert given == [16, 16, 8]
     given.clear()
-    encode_pixels(replace(loaded, device="cuda"), pixels)
+    replace(loaded, device="cuda").embed(pixels)
     assert given == [40]
 
 
@@ -280,8 +280,8 @@ def test_bf16_is_close_to_float32():
     embedder = CLIPEmbedder("skbridge-tiny", device="cpu")
     loaded = embedder._load()
     pixels = torch.from_numpy(load_emoji().images[::20])
-    full = encode_pixels(loaded, pixels)
-    half = encode_pixels(replace(loaded, precision="bf16"), pixels)
+    full = loaded.embed(pixels)
+    half = loaded.embed(pixels, "bf16")
     assert half.dtype == torch.float32
     assert not torch.equal(half, full)
     assert torch.cosine_similarity(full, half).min() > 0.9999
@@ -297,13 +297,13 @@ def test_next_batch_is_given_to_the_device_before_the_last_one_is_awaited(
             events.append("wait")
             return self.as_subclass(torch.Tensor)
 
-    encode = encode_pixels
+    embed = Backend.embed
 
-    def launch(loaded, pixels):
+    def launch(loaded, pixels, precision):
         events.append("launch")
-        return encode(loaded, pixels).as_subclass(OnDevice)
+        return embed(loaded, pixels).as_subclass(OnDevice)
 
-    monkeypatch.setattr("skbridge._embedder.encode_pixels", launch)
+    monkeypatch.setattr(Backend, "embed", launch)
     embedder.transform(arrays)
     assert events == ["launch", "launch", "wait", "launch", "wait", "wait"]
     events.clear()

@@ -33,6 +33,7 @@ from skbridge._cache.folder import cache_folder
 from skbridge._cache.keys import Space
 from skbridge._cache.sqlite import SQLiteStore
 from skbridge._cli import main
+from skbridge._clip.backend import Backend
 
 SPACE = Space("a" * 40, "a model")
 # Sums over another batch are taken in another order; eps of float32 is 1.2e-7.
@@ -103,13 +104,13 @@ def paths(tmp_path):
 def seen(monkeypatch):
     """Sizes of the batches that the model sees."""
     sizes = []
-    encode = _embedder.encode_pixels
+    embed = Backend.embed
 
-    def encode_pixels(loaded, batch):
+    def embed_counted(loaded, batch, precision):
         sizes.append(len(batch))
-        return encode(loaded, batch)
+        return embed(loaded, batch, precision)
 
-    monkeypatch.setattr(_embedder, "encode_pixels", encode_pixels)
+    monkeypatch.setattr(Backend, "embed", embed_counted)
     return sizes
 
 
@@ -491,13 +492,13 @@ def test_changed_file_of_the_same_path_size_and_time_is_embedded_again(
 def test_file_that_changes_while_it_is_embedded_is_not_kept(
     embedder, paths, monkeypatch
 ):
-    encode = _embedder.encode_pixels
+    embed = Backend.embed
 
-    def replace_first(loaded, batch):
+    def replace_first(loaded, batch, precision):
         shutil.copy(paths[1], paths[0])
-        return encode(loaded, batch)
+        return embed(loaded, batch, precision)
 
-    monkeypatch.setattr(_embedder, "encode_pixels", replace_first)
+    monkeypatch.setattr(Backend, "embed", replace_first)
     embedder.transform(paths[:1])
     assert embedder.cache_info()["entries"] == 0
 
@@ -951,13 +952,13 @@ def test_file_that_changes_within_a_tick_of_the_clock_is_not_kept(
     embedder, paths, monkeypatch, clock_stands_still
 ):
     clock_stands_still[0] = time.time_ns()
-    encode = _embedder.encode_pixels
+    embed = Backend.embed
 
-    def overwrite(loaded, batch):
+    def overwrite(loaded, batch, precision):
         Path(paths[0]).write_bytes(Path(paths[1]).read_bytes())
-        return encode(loaded, batch)
+        return embed(loaded, batch, precision)
 
-    monkeypatch.setattr(_embedder, "encode_pixels", overwrite)
+    monkeypatch.setattr(Backend, "embed", overwrite)
     embedder.transform(paths[:1])
     assert embedder.cache_info()["entries"] == 0
 

@@ -22,7 +22,8 @@ from skbridge import (
     _files,
     make_few_shot_pipeline,
 )
-from skbridge._clip import open_clip as _clip
+from skbridge._clip import load as _load
+from skbridge._clip.open_clip import OpenCLIP
 from skbridge._texts import encode as _text_cache
 
 NAMES = ["cat", "dog", "sea_lion"]
@@ -39,13 +40,13 @@ def model(tiny_clip_dir, tmp_path):
 def encoded(monkeypatch):
     """Prompts that the text tower sees."""
     prompts = []
-    encode = _clip.encode_eos
+    encode = OpenCLIP.embed_texts
 
-    def encode_eos(loaded, chunk, batch_size):
+    def embed_texts(loaded, chunk, batch_size):
         prompts.extend(chunk)
         return encode(loaded, chunk, batch_size)
 
-    monkeypatch.setattr(_text_cache, "encode_eos", encode_eos)
+    monkeypatch.setattr(OpenCLIP, "embed_texts", embed_texts)
     return prompts
 
 
@@ -116,12 +117,12 @@ def test_classes_used_longest_ago_are_forgotten(model, encoded, monkeypatch):
 
 
 def test_texts_are_forgotten_with_their_model(model, monkeypatch):
-    monkeypatch.setattr(_clip, "_LOADED", type(_clip._LOADED)())
+    monkeypatch.setattr(_load, "_LOADED", type(_load._LOADED)())
     gc.collect()
     before = len(_text_cache._REMEMBERED)
     TextHead.from_clip(NAMES, model, device="cpu")
     assert len(_text_cache._REMEMBERED) == before + 1
-    _clip._LOADED.clear()
+    _load._LOADED.clear()
     gc.collect()
     assert len(_text_cache._REMEMBERED) == before
 
@@ -131,7 +132,7 @@ def test_texts_are_forgotten_with_their_model(model, monkeypatch):
 
 def forget(monkeypatch):
     """Be like a new process."""
-    monkeypatch.setattr(_clip, "_LOADED", type(_clip._LOADED)())
+    monkeypatch.setattr(_load, "_LOADED", type(_load._LOADED)())
 
 
 def test_texts_on_disk_are_the_same_and_encoded_once(
@@ -149,12 +150,12 @@ def test_texts_on_disk_are_the_same_and_encoded_once(
 
 
 def test_bias_of_the_projection_is_kept(model, tmp_path, monkeypatch):
-    projection = _text_cache.text_projection
+    projection = OpenCLIP.projection
 
     def biased(loaded):
-        return projection(loaded)[0], np.arange(24, dtype=np.float32)
+        return projection.fget(loaded)[0], np.arange(24, dtype=np.float32)
 
-    monkeypatch.setattr(_text_cache, "text_projection", biased)
+    monkeypatch.setattr(OpenCLIP, "projection", property(biased))
     made, found = (
         TextHead.from_clip(NAMES, model, device="cpu", cache_dir=tmp_path / "cache")
         for _ in range(2)
@@ -203,8 +204,8 @@ def test_damaged_text_is_encoded_again(model, encoded, tmp_path, monkeypatch):
 
 def test_eighty_templates_take_the_room_of_one(model, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        _text_cache,
-        "encode_eos",
+        OpenCLIP,
+        "embed_texts",
         lambda loaded, chunk, batch_size: np.random.default_rng(0).random(
             (len(chunk), 16), np.float32
         ),
@@ -213,7 +214,7 @@ def test_eighty_templates_take_the_room_of_one(model, tmp_path, monkeypatch):
     options = {"templates": "openai_imagenet", "device": "cpu"}
     made = TextHead.from_clip(names, model, **options, cache_dir=tmp_path / "cache")
     forget(monkeypatch)
-    monkeypatch.setattr(_text_cache, "encode_eos", pytest.fail)
+    monkeypatch.setattr(OpenCLIP, "embed_texts", pytest.fail)
     found = TextHead.from_clip(names, model, **options, cache_dir=tmp_path / "cache")
     assert_same(found, made)
     sizes = [path.stat().st_size for path in (tmp_path / "cache").iterdir()]

@@ -21,7 +21,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import GridSearchCV
 
 from skbridge import TextHead
-from skbridge._clip import open_clip as _clip
+from skbridge._clip.load import load_clip
+from skbridge._clip.open_clip import OpenCLIP
 from skbridge._rows import unit
 from skbridge._texts import encode as _text_encode
 from skbridge._texts import head_file
@@ -355,8 +356,8 @@ def make_by_hand(loaded, prompts):
     """Pool one class after another, from open_clip's own text embeddings."""
     rows = []
     for written in prompts:
-        eos = _clip.encode_eos(loaded, written).astype(np.float64)
-        text = _clip.encode_text(loaded, written).astype(np.float64)
+        eos = loaded.embed_texts(written).astype(np.float64)
+        text = loaded.text_features(written).astype(np.float64)
         rows.append([unit(text).mean(0), eos.mean(0), unit(eos).mean(0)])
     features, eos, eos_unit = (np.array(part) for part in zip(*rows, strict=True))
     return unit(features), eos, unit(eos_unit)
@@ -364,7 +365,7 @@ def make_by_hand(loaded, prompts):
 
 def test_from_clip_pools_the_prompts_of_each_class(tiny_clip_dir):
     head = TextHead.from_clip(NAMES, tiny_clip_dir, templates=TEMPLATES_OF_THREE)
-    loaded = _clip.load_clip(tiny_clip_dir)
+    loaded = load_clip(tiny_clip_dir)
     assert head.prompts == as_prompts(NAMES, TEMPLATES_OF_THREE)
     assert head.prompts[1] == ("a photo of a dog.", "dog", "hound", "hound")
     features, eos, eos_unit = make_by_hand(loaded, head.prompts)
@@ -383,12 +384,12 @@ def test_from_clip_pools_the_prompts_of_each_class(tiny_clip_dir):
 def test_from_clip_encodes_each_distinct_prompt_once(tiny_clip_dir, monkeypatch):
     seen = []
 
-    def encode(loaded, prompts, batch_size, encode=_clip.encode_eos):
+    def encode(loaded, prompts, batch_size, encode=OpenCLIP.embed_texts):
         seen.extend(prompts)
         return encode(loaded, prompts, batch_size)
 
     whole = TextHead.from_clip(NAMES, tiny_clip_dir, templates=TEMPLATES_OF_THREE)
-    monkeypatch.setattr(_text_encode, "encode_eos", encode)
+    monkeypatch.setattr(OpenCLIP, "embed_texts", encode)
     monkeypatch.setattr(_text_encode, "_PROMPTS_AT_ONCE", 2)
     head = TextHead.from_clip(
         NAMES, tiny_clip_dir, templates=TEMPLATES_OF_THREE, batch_size=1

@@ -2,12 +2,10 @@
 
 import json
 import os
-import re
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from skbridge._clip.load import library_versions
 from skbridge._files import file_stamps
 from skbridge._version import __version__
 
@@ -68,7 +66,7 @@ def know_model(store, model, pretrained, load):
     model, pretrained : str, path-like or None
         As for `load_clip`.
     load : callable
-        Returns the `LoadedCLIP`.
+        Returns the `Backend`.
 
     Returns
     -------
@@ -83,8 +81,7 @@ def know_model(store, model, pretrained, load):
         slug=loaded.slug,
         embed_dim=loaded.embed_dim,
         fingerprint=loaded.fingerprint,
-        # Functions are shown with their addresses in this process.
-        preprocess=re.sub(r" at 0x[0-9a-fA-F]+", "", repr(loaded.preprocess)),
+        preprocess=loaded.preprocessing,
     )
     if loaded.stamps is not None:
         facts = {
@@ -102,16 +99,11 @@ def _facts_name(model, pretrained):
     return json.dumps(
         [
             __version__,
-            _open_clip_version(),
+            *library_versions(),
             *map(_absolute, (model, pretrained)),
             *map(os.environ.get, variables),
         ]
     )
-
-
-@cache
-def _open_clip_version():
-    return version("open_clip_torch")
 
 
 def _absolute(name):

@@ -1,454 +1,263 @@
-"""CLIP models: names, weights, offline rules and both towers.
+"""Models of open_clip: architectures by name, folders and repositories of the hub.
 
-This is the only module that imports open_clip, and it does so inside functions,
-so that importing the library stays quick and needs no torch.
+open_clip builds some architectures with GELU whose weights were trained with
+QuickGELU, OpenAI's among them. The activation follows the tag here. Of TorchScript
+files only those that OpenAI published are read; for any other checkpoint file choose a
+name that ends in ``-quickgelu`` if its weights need it. Only tensors are read from a
+checkpoint, never code. A checkpoint file is given the image preprocessing of the
+architecture's first listed tag.
 """
 
 import copy
-import difflib
 import hashlib
 import json
 import os
-import pickle
 import re
-import textwrap
-import threading
-import time
 import warnings
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skbridge._files import FileStamp, file_stamps
-
-BUNDLED = "skbridge-tiny"
+from skbridge._clip.backend import (
+    Backend,
+    ModelSpec,
+    identity_projection,
+    linear_projection,
+    not_linear,
+    to_numpy,
+)
+from skbridge._clip.checkpoint import is_openai_archive, unloadable
+from skbridge._clip.hub import BUNDLED, fetch, own_weights, slug, watch
 
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / BUNDLED
 _CONFIG_FILE = "open_clip_config.json"
 _VOCABULARY_FILE = "bpe_simple_vocab.txt.gz"
 
-# Two steps of a pipeline share one model; a search over a few models keeps them
-# all. What falls out of the cache lives on while somebody still holds it.
-_MAX_LOADED = 4
-_LOADED = OrderedDict()
-_LOCK = threading.RLock()
 
-# Patches that a CPU is given at a time. Larger buffers are taken from the system and
-# given back each time: on two cores RN50 and ViT-B-16 embed 8 photos of 224 x 224 (196
-# patches of 16 x 16 each) at a time 15 and 10 % faster than 16;
-# benchmarks/embedding.py --models RN50 ViT-B-16 --batch-size 8 compares them.
-_CPU_PATCHES = 8 * 196
-
-# What to do with a checkpoint that may hold code.
-_CONVERT = (
-    "If you trust it, convert it where it was made: "
-    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')."
-)
-
-# Seconds within which the hub must answer the one question that is asked before
-# a download; HF_HUB_ETAG_TIMEOUT overrides it.
-_HUB_TIMEOUT = 3.0
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A CLIP model that is named and checked, but not loaded.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpenCLIP(Backend):
+    """A model of open_clip.
 
     Attributes
     ----------
-    name : str
-        Name in canonical form: an open_clip name, an absolute folder,
-        ``"hf-hub:..."`` or ``"skbridge-tiny"``. `resolve_model` takes it back.
-    pretrained : str or None
-        Tag or absolute checkpoint file; None where the model brings its weights.
-    label : str
-        For messages, such as ``"ViT-B-16 (openai)"``. It holds no folder of
-        the machine.
-    slug : str
-        For feature names: an identifier, such as ``"vit_b_16"``.
+    preprocess : torchvision.transforms.Compose
+        PIL image to tensor, as the model was validated: the last two steps are the
+        tensor and its normalisation.
+    config : dict
+        Of the architecture.
+    quick_gelu : bool or None
+        Whether the weights made open_clip build QuickGELU.
     folder : str or None
-        Folder with configuration and weights, where the model is one.
+        With configuration, weights and vocabulary, where the model is one.
     """
 
-    name: str
-    pretrained: str | None
-    label: str
-    slug: str
-    folder: str | None = None
+    library = "open_clip_torch"
 
+    preprocess: Any = field(repr=False)
+    config: dict = field(repr=False)
+    quick_gelu: bool | None = field(repr=False)
+    folder: str | None = field(repr=False)
 
-@dataclass(frozen=True, eq=False)
-class LoadedCLIP:
-    """A CLIP model in memory, shared by the whole process; never change it.
+    @classmethod
+    def names(cls):
+        import open_clip
 
-    Attributes
-    ----------
-    name, pretrained, label, slug : str
-        As in `ModelSpec`.
-    model : torch.nn.Module
-        In evaluation mode, its parameters frozen.
-    preprocess : callable
-        PIL image to tensor, as the model was validated: steps of torchvision, of
-        which the last two are the tensor and its normalisation.
-    embed_dim : int
-        Width d of image and text embeddings.
-    logit_scale : float
-        Factor on cosine similarities, already exponentiated.
-    device : str
-        Where it is.
-    precision : {"fp32", "bf16", "fp16"}
-        Of the arithmetic; the weights are float32.
-    sources : list of str
-        Files and folders that decide what the weights are.
-    stamps : list or None
-        What `file_stamps` said of them before they were read; None if they were
-        written so shortly before that it need not tell a later change.
-    tokenizer : callable
-        Prompts to token ids.
-    fingerprint : str
-        Hash of the weights in memory and of what the architecture is.
-    """
+        return [*open_clip.list_models(), BUNDLED]
 
-    name: str
-    pretrained: str | None
-    label: str
-    slug: str
-    model: Any = field(repr=False)
-    preprocess: Callable = field(repr=False)
-    embed_dim: int
-    logit_scale: float
-    device: str
-    precision: str
-    sources: list = field(repr=False)
-    stamps: list | None = field(repr=False)
-    _make_fingerprint: Callable = field(repr=False)
-    _mean: Any = field(repr=False)
-    _std: Any = field(repr=False)
-    _make_tokenizer: Callable = field(repr=False)
+    @classmethod
+    def resolve(cls, model, pretrained):
+        if model == BUNDLED:
+            return own_weights(cls, BUNDLED, BUNDLED, pretrained, _bundled_folder())
+        if model.startswith("local-dir:"):
+            folder = Path(model.removeprefix("local-dir:")).expanduser()
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"model={model!r} names a folder that does not exist: {folder}."
+                )
+            return cls._resolve_folder(folder, pretrained)
+        if model.startswith("hf-hub:"):
+            basename = model.split(":")[1].split("/")[-1]
+            if not basename:
+                raise ValueError(
+                    f"model={model!r} names no repository; expected "
+                    "'hf-hub:ORGANISATION/REPOSITORY'."
+                )
+            return own_weights(cls, model, basename, pretrained)
+        name = model.replace("/", "-")
+        import open_clip
+
+        if name in open_clip.list_models():
+            return cls._resolve_architecture(name, pretrained)
+        if Path(model).expanduser().is_dir():
+            return cls._resolve_folder(Path(model).expanduser(), pretrained)
+        return None
+
+    @classmethod
+    def _resolve_folder(cls, folder, pretrained):
+        folder = Path(os.path.abspath(folder))
+        _check_folder(folder)
+        return own_weights(cls, str(folder), folder.name, pretrained, str(folder))
+
+    @classmethod
+    def _resolve_architecture(cls, name, pretrained):
+        import open_clip
+
+        tags = open_clip.list_pretrained_tags_by_model(name)
+
+        def spec(weights, shown):
+            return ModelSpec(name, weights, f"{name} ({shown})", slug(name), cls)
+
+        if isinstance(pretrained, (str, os.PathLike)) and os.fspath(pretrained):
+            pretrained = os.fspath(pretrained)
+            if pretrained == "auto" and tags:
+                tag = "openai" if name == "ViT-B-16" else tags[0]
+                return spec(tag, tag)
+            # open_clip reads tags without regard to case, and - as _.
+            tag = pretrained.lower().replace("-", "_")
+            if tag in tags:
+                return spec(tag, tag)
+            file = Path(os.path.abspath(Path(pretrained).expanduser()))
+            if file.is_file():
+                return spec(str(file), file.name)
+        known = f"known tags: {', '.join(tags)}" if tags else "open_clip lists none"
+        raise ValueError(
+            f"pretrained={pretrained!r} is neither a tag of {name} ({known}) nor an "
+            "existing checkpoint file."
+        )
+
+    @classmethod
+    def load(cls, spec, device):
+        import open_clip
+        import torch
+
+        options = {}
+        folder = spec.folder
+        if folder is None and spec.pretrained is None:
+            folder = _hub_folder(spec)
+        if folder is not None:
+            name = f"local-dir:{folder}"
+            config = _read_config(folder)
+        else:
+            name = spec.name
+            config = open_clip.get_model_config(name)
+            options = _weight_options(spec)
+        sources, stamps = watch(folder or options["pretrained"])
+        text_config = _text_config(spec, config)
+        if text_config is not config["text_cfg"]:
+            options["text_cfg"] = text_config
+        # Building the towers draws their first weights, which the loaded ones
+        # replace: the caller's random stream must not notice.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # That TorchScript is on its way out helps nobody whose weights are in it.
+            warnings.filterwarnings("ignore", r".*(TorchScript|torch\.jit)")
+            try:
+                model, _, preprocess = open_clip.create_model_and_transforms(
+                    name, device="cpu", **options
+                )
+            except Exception as error:
+                # Damaged or foreign weights fail in as many ways as there are
+                # formats; the device, which may fail too, comes later.
+                raise ValueError(unloadable(spec.label, error)) from error
+        model.eval().requires_grad_(False).to(device)
+        normalize = preprocess.transforms[-1]
+        return cls(
+            spec=spec,
+            device=device,
+            model=model,
+            embed_dim=int(config["embed_dim"]),
+            logit_scale=float(model.logit_scale.exp().mean()),
+            mean=torch.tensor(normalize.mean, device=device),
+            std=torch.tensor(normalize.std, device=device),
+            sources=sources,
+            stamps=stamps,
+            preprocess=preprocess,
+            config=config,
+            quick_gelu=options.get("force_quick_gelu"),
+            folder=folder,
+        )
+
+    @cached_property
+    def fingerprint(self):
+        # Made at the first use: it reads all weights.
+        import torch
+
+        digest = hashlib.blake2b(digest_size=20)
+        content = [self.config, self.quick_gelu]
+        digest.update(json.dumps(content, sort_keys=True).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        if self.folder is not None:
+            for pattern in ("*vocab*", "tokenizer*", "merges*"):
+                for path in sorted(Path(self.folder).glob(pattern)):
+                    digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    # Images
+
+    @property
+    def image_side(self):
+        return int(np.max(self.model.visual.image_size))
+
+    @property
+    def preprocessing(self):
+        # Functions are shown with their addresses in this process.
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.preprocess))
 
     def resize(self, image):
-        """Bring a PIL image to the size of the model: `preprocess` up to the tensor.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            Mode RGB.
-
-        Returns
-        -------
-        PIL.Image.Image
-            Mode RGB.
-        """
         for step in self.preprocess.transforms[:-2]:
             # A crop to the size that an image has would copy it.
             if getattr(step, "size", None) != (image.height, image.width):
                 image = step(image)
         return image
 
-    @property
+    def _n_patches(self, height, width):
+        rows, columns = getattr(
+            self.model.visual, "grid_size", (height // 16, width // 16)
+        )
+        return max(1, rows * columns)
+
+    def _image_features(self, batch):
+        return self.model.encode_image(batch, normalize=False)
+
+    # Texts
+
+    @cached_property
     def tokenizer(self):
         # Made at the first use: images need none, and some need transformers.
-        return self._make_tokenizer()
+        return _tokenizer(self.spec, self.folder, self.config["text_cfg"])
 
     @property
-    def fingerprint(self):
-        # Made at the first use as well: it reads all weights.
-        return self._make_fingerprint()
+    def context_length(self):
+        return self.tokenizer.context_length
 
-    def __reduce__(self):
-        raise TypeError(
-            f"The loaded model {self.label} cannot be pickled: keep its name and "
-            "call load_clip where it is needed."
-        )
+    @property
+    def projection(self):
+        import torch
 
+        projection = getattr(*_text_tower(self.model))
+        if projection is None or isinstance(projection, torch.nn.Identity):
+            return identity_projection(self.embed_dim)
+        if isinstance(projection, torch.nn.Linear):
+            return linear_projection(projection)
+        if isinstance(projection, torch.Tensor):
+            return to_numpy(projection), None
+        raise not_linear(self.label, projection)
 
-def resolve_model(model, pretrained="auto"):
-    """Check a model's name and its weights' name without loading anything.
+    def tokenize(self, prompts):
+        tokens = self.tokenizer(prompts)
+        return tokens, _cut_prompts(self.tokenizer, prompts, tokens)
 
-    Parameters
-    ----------
-    model : str or path-like
-        Name of an open_clip architecture, ``"skbridge-tiny"`` (bundled), a
-        folder with ``open_clip_config.json`` and weights (plain or as
-        ``"local-dir:PATH"``), or ``"hf-hub:ORGANISATION/REPOSITORY"``.
-    pretrained : str, path-like or None, default="auto"
-        Tag of open_clip's list, or a checkpoint file, for architectures.
-        ``"auto"`` is OpenAI's weights for ViT-B-16, the first listed tag
-        elsewhere. The other models bring their weights with them.
+    def _text_features(self, tokens):
+        features = self.model.encode_text(tokens.to(self.device), normalize=False)
+        return _pooled(features)
 
-    Returns
-    -------
-    ModelSpec
-
-    Raises
-    ------
-    ValueError
-        For an unknown model (names the nearest known) or tag (lists the tags).
-    FileNotFoundError
-        For a folder that does not exist or lacks configuration or weights.
-
-    Examples
-    --------
-    >>> from skbridge._clip.open_clip import resolve_model
-    >>> spec = resolve_model("ViT-B-16")
-    >>> spec.label, spec.slug
-    ('ViT-B-16 (openai)', 'vit_b_16')
-    """
-    if not isinstance(model, (str, os.PathLike)) or not os.fspath(model):
-        raise TypeError(
-            "model must be a non-empty string or path: an open_clip name such as "
-            f"'ViT-B-16', a folder, or {BUNDLED!r}. Got {model!r} instead."
-        )
-    model = os.fspath(model)
-    if model == BUNDLED:
-        return _own_weights(BUNDLED, BUNDLED, pretrained, _bundled_folder())
-    if model.startswith("local-dir:"):
-        folder = Path(model.removeprefix("local-dir:")).expanduser()
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"model={model!r} names a folder that does not exist: {folder}."
-            )
-        return _folder_spec(folder, pretrained)
-    if model.startswith("hf-hub:"):
-        basename = model.split(":")[1].split("/")[-1]
-        if not basename:
-            raise ValueError(
-                f"model={model!r} names no repository; expected "
-                "'hf-hub:ORGANISATION/REPOSITORY'."
-            )
-        return _own_weights(model, basename, pretrained)
-    name = model.replace("/", "-")
-    import open_clip
-
-    if name in open_clip.list_models():
-        return _named_spec(name, pretrained)
-    if Path(model).expanduser().is_dir():
-        return _folder_spec(Path(model).expanduser(), pretrained)
-    raise ValueError(_unknown_model(model, open_clip.list_models()))
-
-
-def load_clip(model="ViT-B-16", pretrained="auto", *, device="cpu", precision="fp32"):
-    """Load a CLIP model once per process, or hand out the one already loaded.
-
-    Weights are looked for in the local cache first. Only when they are not
-    there is the hub asked, once and without retries; ``HF_HUB_OFFLINE=1``
-    forbids even that. A folder or file that changed on disk is loaded afresh.
-
-    Parameters
-    ----------
-    model, pretrained
-        As for `resolve_model`.
-    device : str, default="cpu"
-        Torch device, already resolved.
-    precision : {"fp32", "bf16", "fp16"}, default="fp32"
-        Precision of the arithmetic, through autocast. (Half-precision weights
-        would be smaller, but open_clip's fail in towers such as SigLIP's.) All
-        precisions share one model.
-
-    Returns
-    -------
-    LoadedCLIP
-
-    Raises
-    ------
-    ValueError
-        For an unknown model or tag, or weights that do not fit the model.
-    OSError
-        When the weights are neither on this machine nor to be had, or a folder
-        is incomplete.
-    ImportError
-        When the model's text tower needs ``transformers``.
-
-    Notes
-    -----
-    open_clip builds some architectures with GELU whose weights were trained
-    with QuickGELU, OpenAI's among them. The activation follows the tag here. Of
-    TorchScript files only those that OpenAI published are read; for any other
-    checkpoint file choose a name that ends in ``-quickgelu`` if its weights need
-    it. Only tensors are read from a checkpoint, never code. A checkpoint file is
-    given the image preprocessing of the architecture's first listed tag.
-    """
-    spec = resolve_model(model, pretrained)
-    key = (spec, device)
-    with _LOCK:
-        version = _version_on_disk(spec)
-        held = _LOADED.pop(key, None)
-        if held is None or held[0] != version:
-            held = (version, _load(spec, device))
-        _LOADED[key] = held
-        while len(_LOADED) > _MAX_LOADED:
-            _LOADED.popitem(last=False)
-    loaded = held[1]
-    return loaded if precision == "fp32" else replace(loaded, precision=precision)
-
-
-def encode_image(loaded, batch):
-    """Embed a batch of preprocessed images, without normalising.
-
-    Parameters
-    ----------
-    loaded : LoadedCLIP
-    batch : torch.Tensor of shape (n, 3, height, width)
-        As ``loaded.preprocess`` makes them, on any device.
-
-    Returns
-    -------
-    torch.Tensor of shape (n, d), float32, on the model's device
-    """
-    import torch
-
-    with torch.no_grad(), _autocast(loaded):
-        batch = batch.to(loaded.device)
-        return loaded.model.encode_image(batch, normalize=False).float()
-
-
-def encode_pixels(loaded, pixels):
-    """Embed a batch of pixels, without normalising the embeddings.
-
-    Parameters
-    ----------
-    loaded : LoadedCLIP
-    pixels : torch.Tensor of shape (n, height, width, 3), uint8
-        Images of the size that ``loaded.resize`` gives, on the model's device.
-
-    Returns
-    -------
-    torch.Tensor of shape (n, d), float32, on the model's device
-    """
-    import torch
-
-    n_images, height, width, _ = pixels.shape
-    if loaded.device == "cpu":
-        tower = loaded.model.visual
-        rows, columns = getattr(tower, "grid_size", (height // 16, width // 16))
-        n_images = max(1, _CPU_PATCHES // max(1, rows * columns))
-    return torch.cat(
-        [
-            encode_image(loaded, scale_pixels(loaded, piece))
-            for piece in pixels.split(n_images)
-        ]
-    )
-
-
-def scale_pixels(loaded, pixels):
-    """Do to a batch of pixels what ``loaded.preprocess`` does after ``loaded.resize``.
-
-    Parameters
-    ----------
-    loaded : LoadedCLIP
-    pixels : torch.Tensor of shape (n, height, width, 3), uint8
-        On the model's device, where the work is done.
-
-    Returns
-    -------
-    torch.Tensor of shape (n, 3, height, width), float32
-        The same numbers to the last bit, in channels-last memory format, which pixels
-        have from the start and in which convolutions run fastest.
-    """
-    width = pixels.shape[2]
-    # Whole lines at a time: operations on three channels each are not vectorised.
-    lines = pixels.flatten(2).float().div_(255)
-    lines.sub_(loaded._mean.tile(width)).div_(loaded._std.tile(width))
-    return lines.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
-
-
-def encode_text(loaded, prompts, batch_size=256):
-    """Embed prompts, without normalising.
-
-    Parameters
-    ----------
-    loaded : LoadedCLIP
-    prompts : sequence of str
-    batch_size : int, default=256
-
-    Returns
-    -------
-    ndarray of shape (n, d), float32
-    """
-    return _in_batches(
-        loaded,
-        prompts,
-        batch_size,
-        lambda tokens: loaded.model.encode_text(tokens, normalize=False),
-        loaded.embed_dim,
-    )
-
-
-def encode_eos(loaded, prompts, batch_size=256):
-    """Compute the EOS tokens of prompts, before the text projection.
-
-    The token that a tower pools (not the EOS token in every architecture), after
-    the final layer norm, so that ``encode_text = eos @ W + c`` with the `W` and
-    `c` of `text_projection`. One forward pass a prompt.
-
-    Parameters
-    ----------
-    loaded : LoadedCLIP
-    prompts : sequence of str
-    batch_size : int, default=256
-
-    Returns
-    -------
-    ndarray of shape (n, d_t), float32
-
-    Raises
-    ------
-    ValueError
-        When the tower's projection is not linear.
-    """
-    width = text_projection(loaded)[0].shape[0]
-    bare, encode = _without_projection(loaded.model)
-    return _in_batches(
-        loaded, prompts, batch_size, lambda tokens: encode(bare, tokens), width
-    )
-
-
-def text_projection(loaded):
-    """Read a model's text projection, ``text = eos @ W + c``.
-
-    Parameters
-    ----------
-    loaded : LoadedCLIP
-
-    Returns
-    -------
-    projection : ndarray of shape (d_t, d), float32
-        W; the identity where the tower has no projection.
-    bias : ndarray of shape (d,), float32, or None
-        c; None where there is none.
-
-    Raises
-    ------
-    ValueError
-        When the projection is not linear (an MLP): it has no pseudo-inverse.
-    """
-    import torch
-
-    tower, attribute = _text_tower(loaded.model)
-    projection = getattr(tower, attribute)
-    if projection is None or isinstance(projection, torch.nn.Identity):
-        return np.eye(loaded.embed_dim, dtype=np.float32), None
-    if isinstance(projection, torch.nn.Linear):
-        bias = projection.bias
-        return (
-            _to_numpy(projection.weight.T),
-            None if bias is None else _to_numpy(bias),
-        )
-    if isinstance(projection, torch.Tensor):
-        return _to_numpy(projection), None
-    raise ValueError(
-        f"The text tower of {loaded.label} ends in a "
-        f"{type(projection).__name__} (a multi-layer projection). The bridge "
-        "needs the pseudo-inverse of a linear projection, which this one has "
-        "not. Choose a model with a linear text projection, or embed the prompts "
-        "with CLIPEmbedder.encode_text and pass them to TextHead.from_features."
-    )
+    def _eos(self, tokens):
+        bare, encode = _without_projection(self.model)
+        return _pooled(encode(bare, tokens.to(self.device)))
 
 
 def imagenet_class_names():
@@ -461,68 +270,6 @@ def imagenet_class_names():
     from open_clip import IMAGENET_CLASSNAMES
 
     return list(IMAGENET_CLASSNAMES)
-
-
-# Names and places
-
-
-def _own_weights(name, basename, pretrained, folder=None):
-    """Spec of a model that comes with its weights."""
-    if pretrained not in ("auto", None):
-        raise ValueError(
-            f"pretrained={pretrained!r} cannot be combined with model={name!r}, "
-            "which brings its own weights. Leave pretrained='auto'."
-        )
-    return ModelSpec(name, None, basename, _slug(basename), folder)
-
-
-def _folder_spec(folder, pretrained):
-    folder = Path(os.path.abspath(folder))
-    _check_folder(folder)
-    return _own_weights(str(folder), folder.name, pretrained, str(folder))
-
-
-def _named_spec(name, pretrained):
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if isinstance(pretrained, (str, os.PathLike)) and os.fspath(pretrained):
-        pretrained = os.fspath(pretrained)
-        if pretrained == "auto" and tags:
-            tag = "openai" if name == "ViT-B-16" else tags[0]
-            return ModelSpec(name, tag, f"{name} ({tag})", _slug(name))
-        # open_clip reads tags without regard to case, and - as _.
-        tag = pretrained.lower().replace("-", "_")
-        if tag in tags:
-            return ModelSpec(name, tag, f"{name} ({tag})", _slug(name))
-        file = Path(os.path.abspath(Path(pretrained).expanduser()))
-        if file.is_file():
-            return ModelSpec(name, str(file), f"{name} ({file.name})", _slug(name))
-    known = f"known tags: {', '.join(tags)}" if tags else "open_clip lists none"
-    raise ValueError(
-        f"pretrained={pretrained!r} is neither a tag of {name} ({known}) nor an "
-        "existing checkpoint file."
-    )
-
-
-def _unknown_model(model, known):
-    lowered = {name.lower(): name for name in [*known, BUNDLED]}
-    near = difflib.get_close_matches(model.lower(), lowered, n=4, cutoff=0.6)
-    hint = (
-        f"Did you mean {', '.join(repr(lowered[name]) for name in near)}?"
-        if near
-        else "No known name resembles it."
-    )
-    return (
-        f"Unknown model {model!r}. {hint} Expected one of the {len(known)} names of "
-        f"open_clip.list_models(), {BUNDLED!r}, 'hf-hub:ORGANISATION/REPOSITORY', "
-        "or an existing folder that holds an open_clip model."
-    )
-
-
-def _slug(name):
-    slug = re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
-    return slug if slug[:1].isalpha() else f"clip_{slug}".rstrip("_")
 
 
 def _bundled_folder():
@@ -549,121 +296,6 @@ def _check_folder(folder):
             f"The folder {folder} holds no weights: expected a .safetensors, .bin "
             f"or .pth file beside {_CONFIG_FILE}."
         )
-
-
-def _version_on_disk(spec):
-    """Fingerprint of the files, which changes when somebody replaces them."""
-    if spec.folder is not None:
-        return file_stamps([spec.folder])
-    if spec.pretrained is not None and os.path.isabs(spec.pretrained):
-        return file_stamps([spec.pretrained])
-    return []
-
-
-# Loading
-
-
-def _load(spec, device):
-    import open_clip
-    import torch
-
-    options = {}
-    folder = spec.folder
-    if folder is None and spec.pretrained is None:
-        folder = _hub_folder(spec)
-    if folder is not None:
-        name = f"local-dir:{folder}"
-        config = _read_config(folder)
-    else:
-        name = spec.name
-        config = open_clip.get_model_config(name)
-        options = _weight_options(spec)
-    started = time.time_ns()
-    sources = _sources(folder or options["pretrained"])
-    stamps = file_stamps(sources)
-    is_settled = all(FileStamp(*stamp).is_settled(started) for _, *stamp in stamps)
-    text_config = _text_config(spec, config)
-    if text_config is not config["text_cfg"]:
-        options["text_cfg"] = text_config
-    # Building the towers draws their first weights, which the loaded ones
-    # replace: the caller's random stream must not notice.
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # That TorchScript is on its way out helps nobody whose weights are in it.
-        warnings.filterwarnings("ignore", r".*(TorchScript|torch\.jit)")
-        try:
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                name, device="cpu", **options
-            )
-        except Exception as error:
-            # Damaged or foreign weights fail in as many ways as there are
-            # formats; the device, which may fail too, comes later.
-            raise ValueError(_unloadable(spec, error)) from error
-    model.eval().requires_grad_(False).to(device)
-    normalize = preprocess.transforms[-1]
-    mean, std = (
-        torch.tensor(values, device=device)
-        for values in (normalize.mean, normalize.std)
-    )
-    return LoadedCLIP(
-        name=spec.name,
-        pretrained=spec.pretrained,
-        label=spec.label,
-        slug=spec.slug,
-        model=model,
-        preprocess=preprocess,
-        embed_dim=int(config["embed_dim"]),
-        logit_scale=float(model.logit_scale.exp().mean()),
-        device=device,
-        precision="fp32",
-        sources=sources,
-        stamps=stamps if is_settled else None,
-        _make_fingerprint=cache(
-            partial(_hash_model, model, config, options.get("force_quick_gelu"), folder)
-        ),
-        _mean=mean,
-        _std=std,
-        _make_tokenizer=cache(partial(_tokenizer, spec, folder, config["text_cfg"])),
-    )
-
-
-def _unloadable(spec, error):
-    """Message for weights that open_clip could not load."""
-    start = f"The weights of {spec.label} could not be loaded: "
-    if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
-        # torch's own message recommends to run what the file holds.
-        return (
-            f"{start}expected a file of tensors, got one that is damaged or holds "
-            f"other objects, which may be code and are not read. {_CONVERT}"
-        )
-    return (
-        f"{start}{_brief(error)}. They may be damaged, or belong to another "
-        "architecture."
-    )
-
-
-def _sources(weights):
-    """Files that decide what is read: the weights, and which revision is newest."""
-    weights = Path(os.path.abspath(weights))
-    for parent in weights.parents:
-        if parent.name == "snapshots":  # The layout of the hub's cache.
-            return [str(weights), str(parent.parent / "refs" / "main")]
-    return [str(weights)]
-
-
-def _hash_model(model, config, quick_gelu, folder):
-    """Hash weights, architecture and vocabulary, wherever the model is."""
-    import torch
-
-    digest = hashlib.blake2b(digest_size=20)
-    digest.update(json.dumps([config, quick_gelu], sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    if folder is not None:
-        for pattern in ("*vocab*", "tokenizer*", "merges*"):
-            for path in sorted(Path(folder).glob(pattern)):
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _read_config(folder):
@@ -693,7 +325,7 @@ def _weight_options(spec):
         tags = open_clip.list_pretrained_tags_by_model(spec.name)
         if tags:
             tag_config = open_clip.get_pretrained_cfg(spec.name, tags[0])
-        quick_gelu = torchscript = _is_openai_archive(spec)
+        quick_gelu = torchscript = is_openai_archive(spec.label, spec.pretrained)
     return {
         "pretrained": weights,
         "force_quick_gelu": quick_gelu,
@@ -712,51 +344,6 @@ def _force_quick_gelu(tag_config):
     return bool(tag_config.get("quick_gelu", False))
 
 
-def _is_openai_archive(spec):
-    """Whether a checkpoint file is OpenAI's TorchScript; others are refused."""
-    if not _is_torchscript(spec.pretrained):
-        return False
-    digest = _sha256(spec.pretrained)
-    if digest in _openai_digests():
-        return True
-    raise ValueError(
-        f"The weights of {spec.label} could not be loaded: expected a file of "
-        f"tensors, got a TorchScript archive (SHA-256 {digest}), which may hold code "
-        f"and is none of those that OpenAI published. {_CONVERT}"
-    )
-
-
-def _is_torchscript(path):
-    """Whether torch would read a file as TorchScript."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(
-            re.fullmatch("[^/]+/constants.pkl", name) for name in archive.namelist()
-        )
-
-
-def _sha256(path):
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@cache
-def _openai_digests():
-    """SHA-256 of OpenAI's files, which open_clip has in their addresses."""
-    from open_clip.pretrained import get_pretrained_url, list_pretrained_models_by_tag
-
-    urls = [
-        get_pretrained_url(name, "openai")
-        for name in list_pretrained_models_by_tag("openai")
-    ]
-    found = [re.search("/([0-9a-f]{64})/", url) for url in urls]
-    return frozenset(match[1] for match in found if match)
-
-
-# The hub
-
-
 def _hub_weights(spec, tag_config):
     """Local file with a tag's weights, fetched if need be."""
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
@@ -766,7 +353,7 @@ def _hub_weights(spec, tag_config):
         names = [str(Path(filename).with_suffix(".safetensors")), filename]
     else:
         names = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    return _fetch(spec, repository, dict.fromkeys(names))
+    return fetch(spec.label, repository, dict.fromkeys(names))
 
 
 def _hub_folder(spec):
@@ -774,60 +361,11 @@ def _hub_folder(spec):
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     repository = spec.name.removeprefix("hf-hub:")
-    _fetch(spec, repository, [_CONFIG_FILE])
-    _fetch(spec, repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME])
+    fetch(spec.label, repository, [_CONFIG_FILE])
+    fetch(spec.label, repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME])
     # Fetching the weights may have moved the cache on to a newer revision, which
     # has a folder, and a configuration, of its own.
-    return os.path.dirname(_fetch(spec, repository, [_CONFIG_FILE]))
-
-
-def _fetch(spec, repository, filenames):
-    """Local path of the first of `filenames` that a hub repository has."""
-    import huggingface_hub as hub
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.utils import EntryNotFoundError
-
-    for filename in filenames:
-        path = hub.try_to_load_from_cache(repository, filename)
-        if isinstance(path, str):
-            return path
-    if HF_HUB_OFFLINE:
-        raise _unavailable(spec, "HF_HUB_OFFLINE is set")
-    timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", _HUB_TIMEOUT))
-    for filename in filenames:
-        try:
-            # Downloading straight away would retry an unreachable hub for most
-            # of a minute; this asks once.
-            hub.get_hf_file_metadata(
-                hub.hf_hub_url(repository, filename), timeout=timeout
-            )
-            return hub.hf_hub_download(repository, filename)
-        except EntryNotFoundError:
-            continue
-        except Exception as error:
-            # The hub's client has changed its HTTP library, and so the family
-            # of its errors, between versions.
-            raise _unavailable(
-                spec, f"the hub did not give them: {_brief(error)}"
-            ) from error
-    raise _unavailable(spec, f"{repository} has no {' or '.join(filenames)}")
-
-
-def _brief(error):
-    """One line of what may be pages."""
-    return textwrap.shorten(str(error) or repr(error), 300).rstrip(".")
-
-
-def _unavailable(spec, reason):
-    return OSError(
-        f"The files of {spec.label} are not all on this machine, and {reason}. "
-        "Either download them where there is a network and copy the cache folder "
-        "(HF_HOME) or a model folder here (model='local-dir:PATH'), or use the "
-        f"bundled model={BUNDLED!r}."
-    )
-
-
-# The text side
+    return os.path.dirname(fetch(spec.label, repository, [_CONFIG_FILE]))
 
 
 def _text_config(spec, config):
@@ -838,7 +376,7 @@ def _text_config(spec, config):
     _require_transformers(spec)
     source = text_config["hf_model_name"]
     if not os.path.isdir(source):
-        source = os.path.dirname(_fetch(spec, source, ["config.json"]))
+        source = os.path.dirname(fetch(spec.label, source, ["config.json"]))
     return {**text_config, "hf_model_name": source, "hf_model_pretrained": False}
 
 
@@ -886,7 +424,7 @@ def _hub_tokenizer(spec, folder, name, options):
         return HFTokenizer(name, local_files_only=True, **options)
     except OSError:
         # Fails at once where the hub is out of reach.
-        _fetch(spec, name, ["tokenizer_config.json"])
+        fetch(spec.label, name, ["tokenizer_config.json"])
         return HFTokenizer(name, **options)
 
 
@@ -915,30 +453,9 @@ def _without_projection(model):
     return bare, lambda module, tokens: module(tokens)
 
 
-def _in_batches(loaded, prompts, batch_size, encode, width):
-    import torch
-
-    prompts = list(prompts)
-    result = np.empty((len(prompts), width), dtype=np.float32)
-    cut = []
-    with torch.no_grad(), _autocast(loaded):
-        for start in range(0, len(prompts), batch_size):
-            chunk = prompts[start : start + batch_size]
-            tokens = loaded.tokenizer(chunk)
-            cut += _cut_prompts(loaded.tokenizer, chunk, tokens)
-            output = encode(tokens.to(loaded.device))
-            # Towers of captioning models return all tokens as well.
-            pooled = output[0] if isinstance(output, tuple) else output
-            result[start : start + len(chunk)] = _to_numpy(pooled)
-    if cut:
-        warnings.warn(
-            f"{len(cut)} of {len(prompts)} prompts are longer than the "
-            f"{tokens.shape[1]} tokens that {loaded.label} reads, and were cut; the "
-            f"first is {cut[0]!r}. Shorten them.",
-            UserWarning,
-            stacklevel=3,
-        )
-    return result
+def _pooled(output):
+    # Towers of captioning models return all tokens as well.
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _cut_prompts(tokenizer, prompts, tokens):
@@ -951,19 +468,3 @@ def _cut_prompts(tokenizer, prompts, tokens):
     # The start and the end token take a place each.
     room = tokens.shape[1] - 2
     return [prompts[row] for row in full if len(tokenizer.encode(prompts[row])) > room]
-
-
-def _autocast(loaded):
-    import torch
-
-    dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = dtypes[loaded.precision]
-    # Full precision switches off whatever the caller has switched on: the same
-    # image has the same embedding wherever it is made.
-    return torch.autocast(
-        torch.device(loaded.device).type, dtype=dtype, enabled=dtype is not None
-    )
-
-
-def _to_numpy(tensor):
-    return np.array(tensor.detach().float().cpu().numpy(), order="C")

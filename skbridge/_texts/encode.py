@@ -10,7 +10,7 @@ from skbridge._cache.folder import open_cache
 from skbridge._cache.keys import text_digest, text_space
 from skbridge._cache.models import know_model
 from skbridge._clip.device import resolve_device
-from skbridge._clip.open_clip import encode_eos, load_clip, text_projection
+from skbridge._clip.load import load_clip
 from skbridge._rows import batches, unit
 
 # Classes remembered of a loaded model: 60 MB at d = d_t = 512.
@@ -121,9 +121,9 @@ def text_side(
 
 def _encode(loaded, wanted, batch_size):
     """Vectors of classes, from memory or the text tower, and of the model's parts."""
-    projection, bias = text_projection(loaded)
+    projection, bias = loaded.projection
     with _LOCK:
-        memory = _REMEMBERED.setdefault(loaded.model, {})
+        memory = _REMEMBERED.setdefault(loaded, {})
         found = {
             key: memory[key, batch_size]
             for key in wanted
@@ -175,7 +175,7 @@ def _embed_classes(loaded, prompts, projection, bias, batch_size):
     text_features = np.zeros((len(prompts), projection.shape[1]))
     for part in batches(len(distinct), _PROMPTS_AT_ONCE):
         start, chunk = part.start, distinct[part]
-        tokens = encode_eos(loaded, chunk, batch_size).astype(np.float64)
+        tokens = loaded.embed_texts(chunk, batch_size).astype(np.float64)
         here = (which >= start) & (which < start + len(tokens))
         rows, classes = which[here] - start, owner[here]
         features = unit(project(tokens, projection, bias))
