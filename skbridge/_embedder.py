@@ -73,8 +73,11 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
     ----------
     model : str or path-like, default="ViT-B-16"
         An open_clip name, `"skbridge-tiny"` (bundled with the library), a folder with
-        an open_clip model (also as `"local-dir:PATH"`), or
-        `"hf-hub:ORGANISATION/REPOSITORY"`.
+        a model of open_clip or of Hugging Face transformers (also as
+        `"local-dir:PATH"`), `"ORGANISATION/REPOSITORY"` for a transformers model of
+        the Hugging Face hub, or `"hf-hub:ORGANISATION/REPOSITORY"` for an open_clip
+        one. Models of transformers need the extra `transformers`; those of images only,
+        such as DINOv2, embed and have no texts.
 
     pretrained : str, path-like or None, default="auto"
         Tag of the weights or checkpoint file. "auto" is OpenAI's weights for ViT-B-16

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_server import empty_hub as empty_hub
+from hub_server import fake_hub as fake_hub
 
 TINY_CONFIG = {
     "model_cfg": {

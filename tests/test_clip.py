@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import gzip
 import hashlib
-import http.server
 import json
 import os
 import pickle
@@ -21,6 +20,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hub_server import put_in_cache, set_hub_address
 from safetensors.torch import load_file, save_file
 
 from skbridge._clip import checkpoint as _checkpoint
@@ -35,6 +35,8 @@ PROMPTS = ["a photo of a cat.", "a dog", "a photo of a very small hot air balloo
 VISION = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 CAPTIONS = {"context_length": 20, "vocab_size": 49408, "width": 16, "layers": 1}
+
+pytestmark = pytest.mark.usefixtures("empty_hub")
 
 # Every form of text tower that open_clip builds itself: model_cfg and the class.
 ARCHITECTURES = {
@@ -109,29 +111,6 @@ def vit(folders):
     return load_clip(folders["vit"])
 
 
-@pytest.fixture(autouse=True)
-def empty_hub(monkeypatch, tmp_path):
-    """No test sees the caches of the machine it runs on, or asks the real hub."""
-    import huggingface_hub.constants as hub
-
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.delenv("HF_HUB_ETAG_TIMEOUT", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    set_hub_address(monkeypatch, "http://127.0.0.1:1")
-
-
-def set_hub_address(monkeypatch, address):
-    from huggingface_hub import constants, file_download
-
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    # Older versions of the client hold a copy where they use it.
-    for module in (constants, file_download):
-        name = "HUGGINGFACE_CO_URL_TEMPLATE"
-        monkeypatch.setattr(module, name, template, raising=False)
-
-
 @pytest.fixture
 def known_architecture(monkeypatch):
     """Enter "ViT-test-16" and its tag into open_clip's lists."""
@@ -147,57 +126,6 @@ def known_architecture(monkeypatch):
     # Other tests enter the name with another configuration.
     monkeypatch.setattr(_load, "_LOADED", OrderedDict())
     return enter
-
-
-@pytest.fixture
-def fake_hub(monkeypatch):
-    """Serve {repository/file: content} as the hub does; gives the requests seen."""
-    files, requests = {}, []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            if "/resolve/" in self.path:  # The hub's client asks of its own accord.
-                requests.append((self.command, self.path))
-            content = files.get(self.path.replace("/resolve/main", "").lstrip("/"))
-            if content is None:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return None
-            self.send_response(200)
-            self.send_header("ETag", f'"{hash(content) % 2**32:08x}"')
-            self.send_header("X-Repo-Commit", "a" * 40)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            return content
-
-        def do_GET(self):
-            self.wfile.write(self.do_HEAD() or b"")
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    set_hub_address(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-    yield files, requests
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def put_in_cache(root, repository, **files):
-    """Lay files out as the hub's client does after a download."""
-    repository = root / f"models--{repository.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True, exist_ok=True)
-    (repository / "refs" / "main").write_text("b" * 40)
-    snapshot = repository / "snapshots" / ("b" * 40)
-    snapshot.mkdir(parents=True, exist_ok=True)
-    for source in files.values():
-        shutil.copy(source, snapshot)
-    return snapshot
 
 
 # Names
@@ -298,7 +226,9 @@ def test_model_with_own_weights_takes_no_tag(folders):
 def test_incomplete_folder_is_refused(tmp_path, folders):
     with pytest.raises(FileNotFoundError, match=r"does not exist: .*nowhere"):
         resolve_model(f"local-dir:{tmp_path}/nowhere")
-    with pytest.raises(FileNotFoundError, match=r"holds no open_clip_config\.json"):
+    with pytest.raises(
+        FileNotFoundError, match=r"neither open_clip_config\.json nor config\.json"
+    ):
         resolve_model(tmp_path)
     shutil.copy(folders["vit"] / "open_clip_config.json", tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no weights"):

@@ -1,13 +1,14 @@
 """CLIP models, in PyTorch.
 
-=============  ===================================================================
-`backend`      `Backend`: what a CLIP model is to the rest of the library
-`load`         the known backends, and the models that are in memory
+==============  ==================================================================
+`backend`       `Backend`: what a CLIP model is to the rest of the library
+`load`          the known backends, and the models that are in memory
 `open_clip`    models of open_clip
-`checkpoint`   checkpoint files, from which no code is read
-`hub`          names and files: the hub's cache and the network
-`device`       where a model runs, and in which precision
-=============  ===================================================================
+`transformers`  models of Hugging Face transformers
+`checkpoint`    checkpoint files, from which no code is read
+`hub`           names and files: the hub's cache and the network
+`device`        where a model runs, and in which precision
+==============  ==================================================================
 
 A further library of models is one module with a subclass of `Backend`, and its name in
 `load._BACKENDS`. `_cache` and the layers above may import this package; it imports

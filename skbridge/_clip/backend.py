@@ -1,5 +1,6 @@
 """What a CLIP model is to the rest of the library."""
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -375,6 +376,14 @@ def not_linear(label, projection):
         "projection, or embed the prompts with CLIPEmbedder.encode_text and pass them "
         "to TextHead.from_features, or do without texts: texts=None."
     )
+
+
+def shallow_copy(module):
+    """Copy of a torch module whose parts can be exchanged; it shares the weights."""
+    copied = copy.copy(module)
+    copied._parameters = module._parameters.copy()
+    copied._modules = module._modules.copy()
+    return copied
 
 
 def to_numpy(tensor):

@@ -4,6 +4,7 @@ import os
 import re
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from skbridge._clip.backend import ModelSpec
@@ -44,6 +45,59 @@ def own_weights(backend, name, basename, pretrained, folder=None):
             "which brings its own weights. Leave pretrained='auto'."
         )
     return ModelSpec(name, None, basename, slug(basename), backend, folder)
+
+
+def named_folder(model):
+    """Folder that a model's name means.
+
+    Parameters
+    ----------
+    model : str
+        A folder, which may come after ``"local-dir:"``, or another kind of name.
+
+    Returns
+    -------
+    Path or None
+        Absolute; None where the name is no folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where ``"local-dir:"`` says that it is one.
+    """
+    path = model.removeprefix("local-dir:")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return Path(os.path.abspath(folder))
+    if path == model:
+        return None
+    raise FileNotFoundError(
+        f"model={model!r} names a folder that does not exist: {folder}."
+    )
+
+
+def is_hub_id(model):
+    """Whether a name has the form of a repository's, ``ORGANISATION/REPOSITORY``."""
+    # ViT-B/16 and the like are architectures: a repository's name has a word in it.
+    return re.fullmatch(r"\w[\w.-]*/(?=.*[A-Za-z]{3})[\w.-]+", model) is not None
+
+
+def is_cached(repository, filename):
+    """Whether a file of a repository is in the hub's cache."""
+    import huggingface_hub as hub
+
+    return is_hub_id(repository) and isinstance(
+        hub.try_to_load_from_cache(repository, filename), str
+    )
+
+
+def hash_weights(digest, model):
+    """Add the weights of a torch module to a hash."""
+    import torch
+
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
 
 
 def watch(weights):
@@ -103,13 +157,12 @@ def fetch(label, repository, filenames):
             return path
     if HF_HUB_OFFLINE:
         raise _unavailable(label, "HF_HUB_OFFLINE is set")
-    timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", _TIMEOUT))
     for filename in filenames:
         try:
             # Downloading straight away would retry an unreachable hub for most
             # of a minute; this asks once.
             hub.get_hf_file_metadata(
-                hub.hf_hub_url(repository, filename), timeout=timeout
+                hub.hf_hub_url(repository, filename), timeout=_timeout()
             )
             return hub.hf_hub_download(repository, filename)
         except EntryNotFoundError:
@@ -120,7 +173,36 @@ def fetch(label, repository, filenames):
             raise _unavailable(
                 label, f"the hub did not give them: {one_line(error)}"
             ) from error
-    raise _unavailable(label, f"{repository} has no {' or '.join(filenames)}")
+    reason = f"{repository} has no {' or '.join(filenames)}"
+    raise _unavailable(label, reason, _Absent)
+
+
+def fetch_all(label, repository, filenames):
+    """Find or download those of some files that a hub repository has.
+
+    Parameters
+    ----------
+    label : str
+        Name of the model, for messages.
+    repository : str
+    filenames : iterable of str
+
+    Raises
+    ------
+    OSError
+        When the hub is out of reach.
+    """
+    for filename in filenames:
+        with suppress(_Absent):
+            fetch(label, repository, [filename])
+
+
+class _Absent(OSError):
+    """The hub was asked, and a repository has none of some files."""
+
+
+def _timeout():
+    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT", _TIMEOUT))
 
 
 def one_line(error):
@@ -128,8 +210,8 @@ def one_line(error):
     return textwrap.shorten(str(error) or repr(error), 300).rstrip(".")
 
 
-def _unavailable(label, reason):
-    return OSError(
+def _unavailable(label, reason, kind=OSError):
+    return kind(
         f"The files of {label} are not all on this machine, and {reason}. "
         "Either download them where there is a network and copy the cache folder "
         "(HF_HOME) or a model folder here (model='local-dir:PATH'), or use the "

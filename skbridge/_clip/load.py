@@ -7,12 +7,13 @@ from collections import OrderedDict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from skbridge._clip.hub import BUNDLED
+from skbridge._clip.hub import BUNDLED, named_folder
 from skbridge._clip.open_clip import OpenCLIP
+from skbridge._clip.transformers import Transformers
 from skbridge._files import file_stamps
 
 # Asked in this order; the first that knows a name has it.
-_BACKENDS = (OpenCLIP,)
+_BACKENDS = (OpenCLIP, Transformers)
 
 # Two steps of a pipeline share one model; a search over a few models keeps them
 # all. What falls out of the cache lives on while somebody still holds it.
@@ -28,8 +29,11 @@ def resolve_model(model, pretrained="auto"):
     ----------
     model : str or path-like
         Name of an open_clip architecture, ``"skbridge-tiny"`` (bundled), a
-        folder with ``open_clip_config.json`` and weights (plain or as
-        ``"local-dir:PATH"``), or ``"hf-hub:ORGANISATION/REPOSITORY"``.
+        folder with a model of open_clip or transformers (plain or as
+        ``"local-dir:PATH"``), ``"hf-hub:ORGANISATION/REPOSITORY"`` for a model of
+        open_clip, or ``"ORGANISATION/REPOSITORY"`` for one of transformers. Where
+        open_clip lists the same weights they are taken, unless the hub's cache has the
+        repository; the label says so.
     pretrained : str, path-like or None, default="auto"
         Tag of open_clip's list, or a checkpoint file, for architectures.
         ``"auto"`` is OpenAI's weights for ViT-B-16, the first listed tag
@@ -63,6 +67,12 @@ def resolve_model(model, pretrained="auto"):
         spec = backend.resolve(model, pretrained)
         if spec is not None:
             return spec
+    folder = named_folder(model)
+    if folder is not None:
+        raise FileNotFoundError(
+            f"The folder {folder} holds neither open_clip_config.json nor config.json, "
+            "so it is a model neither of open_clip nor of transformers."
+        )
     raise ValueError(_unknown_model(model))
 
 
@@ -137,8 +147,9 @@ def _unknown_model(model):
     )
     return (
         f"Unknown model {model!r}. {hint} Expected one of the names of "
-        f"open_clip.list_models(), {BUNDLED!r}, 'hf-hub:ORGANISATION/REPOSITORY', "
-        "or an existing folder that holds an open_clip model."
+        f"open_clip.list_models(), {BUNDLED!r}, 'hf-hub:ORGANISATION/REPOSITORY' for "
+        "a model of open_clip, 'ORGANISATION/REPOSITORY' for one of transformers, or "
+        "an existing folder with a model of either."
     )
 
 

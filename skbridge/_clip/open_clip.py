@@ -8,14 +8,14 @@ checkpoint, never code. A checkpoint file is given the image preprocessing of th
 architecture's first listed tag.
 """
 
-import copy
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import warnings
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,45 @@ from skbridge._clip.backend import (
     identity_projection,
     linear_projection,
     not_linear,
+    shallow_copy,
     to_numpy,
 )
 from skbridge._clip.checkpoint import is_openai_archive, unloadable
-from skbridge._clip.hub import BUNDLED, fetch, own_weights, slug, watch
+from skbridge._clip.hub import (
+    BUNDLED,
+    fetch,
+    hash_weights,
+    is_cached,
+    named_folder,
+    own_weights,
+    slug,
+    watch,
+)
 
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / BUNDLED
 _CONFIG_FILE = "open_clip_config.json"
 _VOCABULARY_FILE = "bpe_simple_vocab.txt.gz"
+
+# Repositories in other formats whose weights open_clip has too.
+_OPENAI = {
+    "clip-vit-base-patch32": "ViT-B-32",
+    "clip-vit-base-patch16": "ViT-B-16",
+    "clip-vit-large-patch14": "ViT-L-14",
+    "clip-vit-large-patch14-336": "ViT-L-14-336",
+}
+_SAME_WEIGHTS = {
+    **{f"openai/{theirs}": (ours, "openai") for theirs, ours in _OPENAI.items()},
+    "sentence-transformers/clip-ViT-B-32": ("ViT-B-32", "openai"),
+    "sentence-transformers/clip-ViT-B-16": ("ViT-B-16", "openai"),
+    "sentence-transformers/clip-ViT-L-14": ("ViT-L-14", "openai"),
+    "facebook/metaclip-b32-400m": ("ViT-B-32-quickgelu", "metaclip_400m"),
+    "facebook/metaclip-b16-400m": ("ViT-B-16-quickgelu", "metaclip_400m"),
+    "facebook/metaclip-l14-400m": ("ViT-L-14-quickgelu", "metaclip_400m"),
+    "facebook/metaclip-b32-fullcc2.5b": ("ViT-B-32-quickgelu", "metaclip_fullcc"),
+    "facebook/metaclip-b16-fullcc2.5b": ("ViT-B-16-quickgelu", "metaclip_fullcc"),
+    "facebook/metaclip-l14-fullcc2.5b": ("ViT-L-14-quickgelu", "metaclip_fullcc"),
+    "facebook/metaclip-h14-fullcc2.5b": ("ViT-H-14-quickgelu", "metaclip_fullcc"),
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,13 +102,6 @@ class OpenCLIP(Backend):
     def resolve(cls, model, pretrained):
         if model == BUNDLED:
             return own_weights(cls, BUNDLED, BUNDLED, pretrained, _bundled_folder())
-        if model.startswith("local-dir:"):
-            folder = Path(model.removeprefix("local-dir:")).expanduser()
-            if not folder.is_dir():
-                raise FileNotFoundError(
-                    f"model={model!r} names a folder that does not exist: {folder}."
-                )
-            return cls._resolve_folder(folder, pretrained)
         if model.startswith("hf-hub:"):
             basename = model.split(":")[1].split("/")[-1]
             if not basename:
@@ -91,15 +115,18 @@ class OpenCLIP(Backend):
 
         if name in open_clip.list_models():
             return cls._resolve_architecture(name, pretrained)
-        if Path(model).expanduser().is_dir():
-            return cls._resolve_folder(Path(model).expanduser(), pretrained)
-        return None
-
-    @classmethod
-    def _resolve_folder(cls, folder, pretrained):
-        folder = Path(os.path.abspath(folder))
-        _check_folder(folder)
-        return own_weights(cls, str(folder), folder.name, pretrained, str(folder))
+        folder = named_folder(model)
+        if folder is not None:
+            if not (folder / _CONFIG_FILE).is_file():
+                return None
+            _check_weights(folder)
+            return own_weights(cls, str(folder), folder.name, pretrained, str(folder))
+        same = _same_weights(model)
+        if same is None or pretrained not in ("auto", None):
+            return None
+        name, tag = same
+        spec = cls._resolve_architecture(name, tag)
+        return replace(spec, label=f"{model}, as {spec.label} of open_clip")
 
     @classmethod
     def _resolve_architecture(cls, name, pretrained):
@@ -182,14 +209,10 @@ class OpenCLIP(Backend):
     @cached_property
     def fingerprint(self):
         # Made at the first use: it reads all weights.
-        import torch
-
         digest = hashlib.blake2b(digest_size=20)
         content = [self.config, self.quick_gelu]
         digest.update(json.dumps(content, sort_keys=True).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        hash_weights(digest, self.model)
         if self.folder is not None:
             for pattern in ("*vocab*", "tokenizer*", "merges*"):
                 for path in sorted(Path(self.folder).glob(pattern)):
@@ -272,23 +295,41 @@ def imagenet_class_names():
     return list(IMAGENET_CLASSNAMES)
 
 
+def _same_weights(repository):
+    """Architecture and tag that have a repository's weights, or None.
+
+    What transformers can read from the hub's cache is left to it.
+    """
+    if importlib.util.find_spec("transformers") is not None and is_cached(
+        repository, "config.json"
+    ):
+        return None
+    return _SAME_WEIGHTS.get(repository) or _listed_repositories().get(repository)
+
+
+@cache
+def _listed_repositories():
+    """Architecture and tag of each repository that open_clip lists."""
+    import open_clip
+
+    found = {}
+    for name, tag in open_clip.list_pretrained():
+        source = open_clip.get_pretrained_cfg(name, tag).get("hf_hub") or ""
+        if source.endswith("/"):  # Else a file of a repository that may have several.
+            found.setdefault(source.rstrip("/"), (name, tag))
+    return found
+
+
 def _bundled_folder():
-    try:
-        _check_folder(_BUNDLED_FOLDER)
-    except FileNotFoundError as error:
+    if not (_BUNDLED_FOLDER / _CONFIG_FILE).is_file():
         raise FileNotFoundError(
             f"The bundled model {BUNDLED!r} is missing from this installation of "
             "skbridge. Install the package again, from a wheel or a full checkout."
-        ) from error
+        )
     return str(_BUNDLED_FOLDER)
 
 
-def _check_folder(folder):
-    if not (folder / _CONFIG_FILE).is_file():
-        raise FileNotFoundError(
-            f"The folder {folder} holds no {_CONFIG_FILE}, so it is not an "
-            "open_clip model."
-        )
+def _check_weights(folder):
     if not any(
         path.suffix in (".safetensors", ".bin", ".pth") for path in folder.iterdir()
     ):
@@ -381,9 +422,7 @@ def _text_config(spec, config):
 
 
 def _require_transformers(spec):
-    from importlib.util import find_spec
-
-    if find_spec("transformers") is None:
+    if importlib.util.find_spec("transformers") is None:
         raise ImportError(
             f"The text side of {spec.label} is a Hugging Face one and needs "
             "transformers: pip install transformers."
@@ -444,9 +483,7 @@ def _without_projection(model):
     import torch
 
     tower, attribute = _text_tower(model)
-    bare = copy.copy(tower)
-    bare._parameters = tower._parameters.copy()
-    bare._modules = tower._modules.copy()
+    bare = shallow_copy(tower)
     setattr(bare, attribute, None if attribute != "proj" else torch.nn.Identity())
     if tower is model:
         return bare, lambda module, tokens: module.encode_text(tokens)

@@ -111,7 +111,8 @@ class TextHead:
         class_names : sequence of str
             Distinct names. ``_`` becomes a space in prompts.
         model : str or path-like, default="ViT-B-16"
-            The CLIP model: an open_clip name, ``"skbridge-tiny"``, or a folder.
+            The CLIP model: an open_clip name, ``"skbridge-tiny"``, a folder, or
+            ``"ORGANISATION/REPOSITORY"`` of the Hugging Face hub.
         pretrained : str, path-like or None, default="auto"
             Its weights, as for :class:`CLIPEmbedder`.
         templates : str, dict, or list of these, default="simple"

@@ -20,7 +20,8 @@ class CLIPTexts(BaseEstimator):
     ----------
     model : str or path-like, default="ViT-B-16"
         CLIP model whose text tower to use, the one that embedded the images. An
-        open_clip name, a folder, or ``"skbridge-tiny"``, the bundled model.
+        open_clip name, a folder, ``"ORGANISATION/REPOSITORY"`` of the Hugging Face hub,
+        or ``"skbridge-tiny"``, the bundled model.
     pretrained : str, path-like or None, default="auto"
         Weights of `model`; ``"auto"`` means OpenAI's for ViT-B-16 and the first
         listed ones elsewhere.
