@@ -8,6 +8,7 @@ images, work in blocks of rows, and never hold a matrix of all pairs.
 `_labels`       `suspicious_labels`: labels that the other shots contradict
 `_pool`         `label_next`: images of a pool that are most worth a label
 `_duplicates`   `near_duplicates`: rows that are nearly equal
+`_nearest`      most similar rows, in blocks
 ==============  ===================================================================
 
 Only users, the command line, examples and benchmarks import this package; it imports

@@ -6,10 +6,8 @@ import numpy as np
 from sklearn.utils import Bunch, check_array
 from sklearn.utils._param_validation import Interval, validate_params
 
-from skbridge._rows import batches, unit
-
-# Similarities of one block: 16 MB in float32.
-_BLOCK_ROWS = 2048
+from skbridge._rows import unit
+from skbridge.review._nearest import check_like, nearest_rows
 
 
 @validate_params(
@@ -69,27 +67,8 @@ def near_duplicates(X, Y=None, *, threshold=0.97):
     (array([2]), array([0]))
     """
     X = unit(check_array(X, dtype=[np.float32, np.float64]))
-    others = X if Y is None else unit(check_array(Y, dtype=[np.float32, np.float64]))
-    if X.shape[1] != others.shape[1]:
-        raise ValueError(
-            f"X has {X.shape[1]} columns, but Y has {others.shape[1]}. Compare "
-            "embeddings of one model."
-        )
-    best = np.full(len(X), -np.inf, dtype=np.result_type(X, others))
-    nearest = np.zeros(len(X), dtype=np.intp)
-    for rows in batches(len(X), _BLOCK_ROWS):
-        for columns in batches(len(others), _BLOCK_ROWS):
-            if Y is None and columns.start > rows.start:
-                break
-            cosines = X[rows] @ others[columns].T
-            if Y is None and columns.start == rows.start:
-                # Only earlier rows count.
-                cosines[np.triu_indices_from(cosines)] = -np.inf
-            found = cosines.argmax(axis=1)
-            values = np.take_along_axis(cosines, found[:, None], axis=1)[:, 0]
-            nearer = values > best[rows]
-            best[rows][nearer] = values[nearer]
-            nearest[rows][nearer] = columns.start + found[nearer]
+    others = None if Y is None else check_like(Y, X, "Y", "X")
+    best, nearest = nearest_rows(X, others)
     # Rounding makes the cosine of equal rows slightly less than 1.
     slack = X.shape[1] ** 0.5 * np.finfo(best.dtype).eps
     indices = np.flatnonzero(best >= threshold - slack)

@@ -45,8 +45,8 @@ def unfitted_copy(estimator):
     return copy
 
 
-def held_out_log_proba(estimator, X, y, groups=None):
-    """Log probabilities of shots under fits on the other shots.
+def held_out_log_proba(classifier, X, y, groups=None, *, doubted=None):
+    """Log probabilities of shots under fits on other shots.
 
     Shots are left out by folds that take one image of each class, or a 32nd part of
     it where that is more. A bridged classifier in closed form is fitted once, and the
@@ -54,23 +54,22 @@ def held_out_log_proba(estimator, X, y, groups=None):
 
     Parameters
     ----------
-    estimator : classifier
-        Not changed.
+    classifier : classifier
+        It is fitted here, and need not be before.
     X : ndarray of shape (n_samples, n_features)
     y : ndarray of shape (n_samples,)
-    groups : ndarray of shape (n_samples,), default=None
+    groups : array-like of shape (n_samples,), default=None
         The image that each shot is a view of; views are left out together.
+    doubted : ndarray of shape (n_samples,), bool, default=None
+        Shots to leave out of every fit, unless a class would have no others.
 
     Returns
     -------
-    classes : ndarray of shape (n_classes,)
-    codes : ndarray of shape (n_samples,)
-        Position of each label in `classes`.
-    log_proba : ndarray of shape (n_samples, n_classes)
-        NaN for a shot that is alone in its class, which no fit can leave out.
+    ndarray of shape (n_samples, n_classes)
+        Columns in the order of the sorted labels. NaN for a shot that is alone in its
+        class, which no fit can leave out.
     """
     classes, codes = np.unique(y, return_inverse=True)
-    classifier = unfitted_copy(estimator)
     subtracts = hasattr(classifier, "leave_out")
     images = number_images(groups, X, np.arange(len(X)))
     most = int(images_per_class(codes, images).max())
@@ -79,17 +78,18 @@ def held_out_log_proba(estimator, X, y, groups=None):
     if subtracts:
         classifier.fit(X, y)
     log_proba = np.full((len(X), len(classes)), np.nan)
-    for train, test in folds:
+    for _, scored in folds:
+        fitted_on = np.ones(len(X), dtype=bool)
+        fitted_on[scored] = False
+        if doubted is not None:
+            sure = fitted_on & ~doubted
+            fitted_on &= sure | ~np.isin(codes, codes[sure])
         if subtracts:
-            fitted = classifier.leave_out(X[test], y[test])
+            fitted = classifier.leave_out(X[~fitted_on], y[~fitted_on])
         else:
-            fitted = clone(classifier).fit(X[train], y[train])
-        # A fold of views may leave a class without shots.
-        columns = np.searchsorted(classes, fitted.classes_)
-        scored = np.full((len(test), len(classes)), -np.inf)
-        scored[:, columns] = _log_proba(fitted, X[test])
-        log_proba[test] = scored
-    return classes, codes, np.maximum(log_proba, _LEAST_LOG_PROBA)
+            fitted = clone(classifier).fit(X[fitted_on], y[fitted_on])
+        log_proba[scored] = _log_proba(fitted, X[scored])
+    return np.maximum(log_proba, _LEAST_LOG_PROBA)
 
 
 def _log_proba(fitted, X):

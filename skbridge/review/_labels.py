@@ -4,15 +4,18 @@ import numpy as np
 from sklearn.utils import Bunch, check_array
 
 from skbridge._validation import check_labels
-from skbridge.review._held_out import held_out_log_proba
+from skbridge.review._held_out import held_out_log_proba, unfitted_copy
+
+# Shots that the second pass leaves out: as many as may well be wrong. Right ones that
+# leave with them are few of the shots of their class.
+_DOUBTED_SHARE = 0.1
 
 
 def suspicious_labels(estimator, X, y, *, groups=None):
     """Find labels of shots that a classifier of the other shots contradicts.
 
-    Each shot is judged by a fit without it. Its margin is the log probability of its
-    label minus that of the most probable other class: negative where another class is
-    more probable.
+    Each shot is judged by a fit without it, and without the tenth of all shots that a
+    first pass found most suspicious.
 
     Parameters
     ----------
@@ -32,9 +35,14 @@ def suspicious_labels(estimator, X, y, *, groups=None):
     -------
     Bunch
         ``indices`` : ndarray of shape (n_suspicious,)
-            Rows with a negative margin, the most suspicious first.
+            Rows with a negative margin, the most suspicious first: in increasing
+            order of their scores.
+        ``scores`` : ndarray of shape (n_samples,)
+            Log probability of the label of every row, in nats; NaN for a shot that is
+            alone in its class.
         ``margins`` : ndarray of shape (n_samples,)
-            Margin of every row, in nats; NaN for a shot that is alone in its class.
+            The same minus the log probability of the most probable other class:
+            negative where another class is more probable.
         ``suggested`` : ndarray of shape (n_samples,)
             Most probable label of every row; the label of y where the margin is NaN.
 
@@ -56,8 +64,16 @@ def suspicious_labels(estimator, X, y, *, groups=None):
     other, see :func:`near_duplicates`.
 
     Shots are left out by folds, which take one shot of each class, or a 32nd part of
-    a class that has more than 32. So the cost is that of at most 33 fits, and linear
+    a class that has more than 32. So the cost is that of at most 65 fits, and linear
     in the number of shots.
+
+    The ranking is that of "self-confidence" in confident learning [1]_, but for the
+    shots that are left out of all fits.
+
+    References
+    ----------
+    .. [1] Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in
+       Dataset Labels", Journal of Artificial Intelligence Research 70, 2021.
 
     Examples
     --------
@@ -73,14 +89,29 @@ def suspicious_labels(estimator, X, y, *, groups=None):
     """
     X = check_array(X, dtype=[np.float32, np.float64], estimator=estimator)
     y = np.asarray(check_labels(estimator, y))
-    classes, codes, log_proba = held_out_log_proba(estimator, X, y, groups)
-    margins, best = margins_of(log_proba, codes)
-    suspicious = np.flatnonzero(margins < 0)
+    classes, codes = np.unique(y, return_inverse=True)
+    classifier = unfitted_copy(estimator)
+    log_proba = held_out_log_proba(classifier, X, y, groups)
+    order, *_ = _rank(log_proba, codes)
+    if len(order):
+        doubted = np.zeros(len(y), dtype=bool)
+        doubted[order[: int(_DOUBTED_SHARE * len(y))]] = True
+        log_proba = held_out_log_proba(classifier, X, y, groups, doubted=doubted)
+    order, margins, best = _rank(log_proba, codes)
     return Bunch(
-        indices=suspicious[np.argsort(margins[suspicious], kind="stable")],
+        indices=order,
+        scores=log_proba[np.arange(len(y)), codes],
         margins=margins,
         suggested=classes[best],
     )
+
+
+def _rank(log_proba, codes):
+    """Order the rows with a negative margin by the log probability of their labels."""
+    margins, best = margins_of(log_proba, codes)
+    suspicious = np.flatnonzero(margins < 0)
+    scores = log_proba[suspicious, codes[suspicious]]
+    return suspicious[np.argsort(scores, kind="stable")], margins, best
 
 
 def margins_of(scores, codes):

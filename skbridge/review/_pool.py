@@ -1,5 +1,6 @@
 """Images of a pool that are most worth a label."""
 
+from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
@@ -7,6 +8,10 @@ from sklearn.utils import Bunch, check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skbridge._rows import unit
+from skbridge.review._nearest import check_like, nearest_rows
+
+# An image is as good as any other if its v is at least one over this.
+_NOVEL = 2.0
 
 
 @validate_params(
@@ -37,8 +42,8 @@ def label_next(estimator, pool, n=20, *, labelled=None, strategy="mixed"):
     strategy : {"mixed", "margin", "coverage"}, default="mixed"
         ``"margin"`` takes the images whose two most probable classes are nearest to
         each other, alike or not. ``"coverage"`` takes, one after another, the image
-        that is least like the labelled and the chosen ones. ``"mixed"`` takes the one
-        for which the product of both is largest: uncertain, and unlike the others.
+        that is least like the labelled and the chosen ones. ``"mixed"`` takes uncertain
+        images of classes that have few labels, and none like a chosen one.
 
     Returns
     -------
@@ -59,10 +64,18 @@ def label_next(estimator, pool, n=20, *, labelled=None, strategy="mixed"):
 
     Notes
     -----
-    Let u be 1 minus the difference of the two largest probabilities, and v be 1 minus
-    the largest cosine similarity with a labelled or chosen image. The strategies
-    maximise u, v, and u v. Each chosen image costs one product of the pool with a
-    vector; memory is linear in the pool.
+    For each image of the pool, let
+
+    - u be 1 minus the difference of its two largest probabilities;
+    - b be the sum over classes of ``p_k / (n_k + 1)``, where n_k is `class_count_` of
+      the estimator, if it has one, plus the sum of p_k over the chosen images;
+    - v be 1 minus the largest cosine with a labelled or chosen image, over 1 minus the
+      cosine with the mean of the pool, so that outliers do not come first.
+
+    ``"margin"`` takes the images of the largest u. ``"coverage"`` takes the largest v,
+    ``"mixed"`` the largest ``u b min(1, 2 v)``, and both update v and b after each.
+    Each chosen image costs one product of the pool with a vector; memory is linear in
+    the pool.
 
     Examples
     --------
@@ -70,51 +83,63 @@ def label_next(estimator, pool, n=20, *, labelled=None, strategy="mixed"):
     >>> from skbridge.review import label_next
     >>> pool = np.array([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0]])
     >>> label_next(None, pool, 2, strategy="coverage").indices
-    array([0, 2])
+    array([1, 2])
     """
     pool = check_array(pool, dtype=[np.float32, np.float64])
     n = min(n, len(pool))
-    uncertainty = np.ones(len(pool))
-    if strategy != "coverage":
-        uncertainty = _uncertainty(estimator, pool)
+    if strategy == "coverage":
+        return _choose(pool, labelled, n)
+    proba = estimator.predict_proba(pool)
+    two = np.partition(proba, -2, axis=1)[:, -2:]
+    uncertainty = 1 - np.abs(two[:, 1] - two[:, 0])
     if strategy == "margin":
         indices = np.argsort(-uncertainty, kind="stable")[:n]
         return Bunch(indices=indices, scores=uncertainty[indices])
+    count = np.zeros(proba.shape[1]) + getattr(estimator, "class_count_", 0)
+    return _choose(pool, labelled, n, Need(uncertainty, proba, count))
+
+
+@dataclass(frozen=True, eq=False)
+class Need:
+    """How much a classifier would gain from a label of each image of a pool.
+
+    Attributes
+    ----------
+    uncertainty : ndarray of shape (n_pool,)
+        u.
+    proba : ndarray of shape (n_pool, n_classes)
+    count : ndarray of shape (n_classes,)
+        Labelled images of each class.
+    """
+
+    uncertainty: np.ndarray
+    proba: np.ndarray
+    count: np.ndarray
+
+    def worth(self, chosen, novelty):
+        """Worth of each image, after the chosen rows: ``u b min(1, 2 v)``."""
+        count = self.count + self.proba[chosen].sum(axis=0)
+        worth = self.proba @ (1 / (count + 1)).astype(self.proba.dtype)
+        return worth * self.uncertainty * np.minimum(1, _NOVEL * novelty)
+
+
+def _choose(pool, labelled, n, need=None):
+    """Take one image after another: the one of largest v, or of the largest worth."""
     rows = unit(pool)
-    distance = np.ones(len(rows))
+    from_mean = 1 - rows @ unit(rows.mean(axis=0))
+    distance = np.ones_like(from_mean)
     if labelled is not None:
-        distance = _distance(rows, labelled)
-    return _choose(rows, uncertainty, distance, n)
-
-
-def _uncertainty(estimator, pool):
-    """1 minus the difference of the two largest probabilities of each row."""
-    proba = estimator.predict_proba(pool)
-    two = np.partition(proba, -2, axis=1)[:, -2:]
-    return 1 - np.abs(two[:, 1] - two[:, 0])
-
-
-def _distance(rows, labelled):
-    labelled = unit(check_array(labelled, dtype=[np.float32, np.float64]))
-    if labelled.shape[1] != rows.shape[1]:
-        raise ValueError(
-            f"labelled has {labelled.shape[1]} columns, but pool has {rows.shape[1]}. "
-            "Give embeddings of one model."
-        )
-    distance = np.full(len(rows), np.inf)
-    for row in labelled:
-        np.minimum(distance, 1 - rows @ row, out=distance)
-    return distance
-
-
-def _choose(rows, uncertainty, distance, n):
-    """Take one row after another for which uncertainty times distance is largest."""
+        cosine, _ = nearest_rows(rows, check_like(labelled, rows, "labelled", "pool"))
+        distance -= cosine
     indices, scores = np.empty(n, dtype=np.intp), np.empty(n)
-    free = np.ones(len(rows), dtype=bool)
     for position in range(n):
-        worth = np.where(free, uncertainty * distance, -np.inf)
-        chosen = indices[position] = worth.argmax()
-        scores[position] = worth[chosen]
-        free[chosen] = False
-        np.minimum(distance, 1 - rows @ rows[chosen], out=distance)
+        chosen = indices[:position]
+        worth = np.zeros_like(distance)
+        np.divide(distance, from_mean, out=worth, where=from_mean > 0)
+        if need is not None:
+            worth = need.worth(chosen, worth)
+        worth[chosen] = -np.inf
+        best = indices[position] = worth.argmax()
+        scores[position] = worth[best]
+        np.minimum(distance, 1 - rows @ rows[best], out=distance)
     return Bunch(indices=indices, scores=scores)
