@@ -21,14 +21,17 @@ import open_clip
 import pytest
 import torch
 from hub_server import put_in_cache, set_hub_address
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from skbridge import CLIPEmbedder, TextHead
 from skbridge._clip import checkpoint as _checkpoint
 from skbridge._clip import hub as _hub
 from skbridge._clip import load as _load
 from skbridge._clip import open_clip as _clip
 from skbridge._clip.load import load_clip, resolve_model
 from skbridge._clip.open_clip import OpenCLIP
+from skbridge._rows import unit
 
 PROMPTS = ["a photo of a cat.", "a dog", "a photo of a very small hot air balloon."]
 
@@ -169,6 +172,27 @@ def test_folder_resolves_by_path(folders, monkeypatch):
         assert resolve_model(model) == spec
     for path in (folder, folder.name, f"./{folder.name}/"):
         assert resolve_model(f"local-dir:{path}") == spec
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "weights.safetensors"])
+def test_safetensors_come_before_pickled_weights(tmp_path, folders, name):
+    folder = shutil.copytree(folders["vit"], tmp_path / "model")
+    (folder / "open_clip_model.safetensors").rename(folder / name)
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"not read")
+    plain = load_clip(folders["vit"])
+    np.testing.assert_array_equal(
+        load_clip(folder).text_features(PROMPTS), plain.text_features(PROMPTS)
+    )
+
+
+def test_weights_of_transformers_in_the_same_folder_are_not_read(tmp_path, folders):
+    folder = shutil.copytree(folders["vit"], tmp_path / "model")
+    weights = folder / "open_clip_model.safetensors"
+    torch.save(load_file(weights), folder / "open_clip_pytorch_model.bin")
+    weights.unlink()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"not read")
+    assert load_clip(folder).embed_dim == 24
 
 
 def test_linked_folder_keeps_the_name_of_the_link(folders, tmp_path):
@@ -757,6 +781,43 @@ def test_images_are_embedded_without_normalising(vit, folders):
     assert not np.allclose(lengths, 1, atol=1e-3)
 
 
+# Towers of timm, in their smallest sizes
+
+TIMM = {
+    "eva02": ("eva02_tiny_patch14_224", "token", 224),
+    "mobileclip2": ("fastvit_t8", "avg", 64),
+    "pe-core": ("vit_pe_core_tiny_patch16_384", "map", 384),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_towers_of_timm_give_what_open_clip_gives(tmp_path, name):
+    tower, pool, side = TIMM[name]
+    config = architecture("custom text")
+    config["vision_cfg"] = {
+        "timm_model_name": tower,
+        "timm_model_pretrained": False,
+        "timm_pool": pool,
+        "timm_proj": None,
+        "image_size": side,
+    }
+    folder = write_folder(tmp_path / name, config)
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 70, 90, 3), np.uint8))
+    embedder = CLIPEmbedder(folder, device="cpu", cache_dir=tmp_path / "cache")
+    found = embedder.transform(images)
+    loaded = load_clip(folder)
+    batch = [loaded.preprocess(Image.fromarray(image)) for image in images]
+    with torch.no_grad():
+        expected = loaded.model.encode_image(torch.stack(batch)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    again = pickle.loads(pickle.dumps(embedder)).transform(images)
+    np.testing.assert_array_equal(again, found)
+    head = TextHead.from_clip(["cat", "dog"], folder)
+    np.testing.assert_allclose(
+        unit(head.eos @ head.projection), head.text_features, atol=1e-5
+    )
+
+
 # Tokenizers
 
 
@@ -782,6 +843,17 @@ def test_folder_without_its_vocabulary_is_refused(tmp_path):
     assert loaded.embed_scaled(torch.zeros(1, 3, 32, 32)).shape == (1, 24)
     with pytest.raises(ValueError, match=r"49408 tokens.*600.*bpe_simple_vocab"):
         loaded.text_features(["cat"])
+
+
+def test_prompts_that_any_tokenizer_cuts_are_reported():
+    class Cutter:
+        """Shows of each prompt the first 16 letters, as numbers."""
+
+        def __call__(self, texts):
+            return torch.tensor([[*map(ord, text.ljust(16)[:16])] for text in texts])
+
+    prompts = ["short", "word " * 99]
+    assert _clip._cut_prompts(Cutter(), prompts, Cutter()(prompts)) == prompts[1:]
 
 
 def test_prompts_that_are_cut_are_reported(vit):

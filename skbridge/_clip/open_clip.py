@@ -45,6 +45,8 @@ from skbridge._clip.hub import (
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / BUNDLED
 _CONFIG_FILE = "open_clip_config.json"
 _VOCABULARY_FILE = "bpe_simple_vocab.txt.gz"
+# Of weights, the preferred one first.
+_FORMATS = (".safetensors", ".bin", ".pth")
 
 # Repositories in other formats whose weights open_clip has too.
 _OPENAI = {
@@ -119,7 +121,7 @@ class OpenCLIP(Backend):
         if folder is not None:
             if not (folder / _CONFIG_FILE).is_file():
                 return None
-            _check_weights(folder)
+            _weights_file(folder)
             return own_weights(cls, str(folder), folder.name, pretrained, str(folder))
         same = _same_weights(model)
         if same is None or pretrained not in ("auto", None):
@@ -167,6 +169,8 @@ class OpenCLIP(Backend):
         if folder is not None:
             name = f"local-dir:{folder}"
             config = _read_config(folder)
+            # open_clip prefers some names of pickled weights to safetensors.
+            options = {"load_weights": False, "pretrained_text": False}
         else:
             name = spec.name
             config = open_clip.get_model_config(name)
@@ -184,6 +188,8 @@ class OpenCLIP(Backend):
                 model, _, preprocess = open_clip.create_model_and_transforms(
                     name, device="cpu", **options
                 )
+                if folder is not None:
+                    open_clip.load_checkpoint(model, _weights_file(folder))
             except Exception as error:
                 # Damaged or foreign weights fail in as many ways as there are
                 # formats; the device, which may fail too, comes later.
@@ -329,14 +335,26 @@ def _bundled_folder():
     return str(_BUNDLED_FOLDER)
 
 
-def _check_weights(folder):
-    if not any(
-        path.suffix in (".safetensors", ".bin", ".pth") for path in folder.iterdir()
-    ):
+def _weights_file(folder):
+    """Path of a folder's weights, preferably as safetensors.
+
+    Repositories may have the weights for transformers beside those for open_clip.
+    """
+    folder = Path(folder)
+    is_shared = (folder / "config.json").is_file()
+
+    def rank(path):
+        is_foreign = is_shared and re.match(r"(pytorch_)?model\b", path.name)
+        is_own = path.name.startswith("open_clip")
+        return is_foreign is not None, _FORMATS.index(path.suffix), not is_own, path
+
+    found = [path for path in folder.iterdir() if path.suffix in _FORMATS]
+    if not found:
         raise FileNotFoundError(
             f"The folder {folder} holds no weights: expected a .safetensors, .bin "
             f"or .pth file beside {_CONFIG_FILE}."
         )
+    return str(min(found, key=rank))
 
 
 def _read_config(folder):
@@ -496,11 +514,17 @@ def _pooled(output):
 
 
 def _cut_prompts(tokenizer, prompts, tokens):
-    """Prompts that did not fit, which open_clip's own tokenizer does not say."""
+    """Prompts that did not fit, which open_clip's tokenizers do not say."""
     import open_clip
 
     if not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        return []
+        # What follows a prompt that fills the context to its end changes nothing. One
+        # that just fits counts too.
+        longer = tokenizer([f"{prompt} a a a" for prompt in prompts])
+        full = (longer == tokens).all(axis=1)
+        return [
+            prompt for prompt, is_full in zip(prompts, full, strict=True) if is_full
+        ]
     full = np.flatnonzero(tokens[:, -1].numpy())
     # The start and the end token take a place each.
     room = tokens.shape[1] - 2
