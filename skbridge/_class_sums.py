@@ -4,11 +4,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from skbridge._rows import batches
+from skbridge._rows import batches, unit
 
 # Rows that are summed by class at once: few enough to stay in the processor's
 # caches and to belong to few classes.
 _SUMMED_ROWS = 64
+# Rows whose second moment is summed at once.
+_MOMENT_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,18 +98,45 @@ class TokenSums(ClassSums):
 class ScatterSums(ClassSums):
     """Sums from which the means and the scatter of unit embeddings follow.
 
+    Unlabelled images count in every sum with their probabilities as weights.
+
     Attributes
     ----------
     unit_features : ndarray of shape (n_classes, n_features)
         Sum of ``w x``, with ``x = unit(f)``.
     second_moment : ndarray of shape (n_features, n_features)
         Sum of ``w x' x`` over the shots of all classes.
+    shots : ndarray of shape (n_classes,)
+        Sum of the weights of the shots, without unlabelled images.
     """
 
     unit_features: np.ndarray
     second_moment: np.ndarray
+    shots: np.ndarray
 
     _overall = ("second_moment",)
+
+    @classmethod
+    def of_shots(cls, X, codes, weight, n_classes):
+        """Sum labelled rows."""
+        x = unit(X.astype(np.float64))
+        count = np.bincount(codes, weights=weight, minlength=n_classes)
+        return cls(
+            count=count,
+            shots=count,
+            features=class_sums(X, codes, weight, n_classes),
+            unit_features=class_sums(x, codes, weight, n_classes),
+            second_moment=second_moment(x, weight),
+        )
+
+
+def second_moment(x, weight):
+    """Sum ``w x' x``, in float64 and in blocks of rows."""
+    total = np.zeros((x.shape[1],) * 2)
+    for rows in batches(len(x), _MOMENT_ROWS):
+        scaled = np.sqrt(weight[rows])[:, None] * x[rows].astype(np.float64, copy=False)
+        total += scaled.T @ scaled
+    return total
 
 
 def class_sums(rows, codes, weights, n_classes):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import solve_triangular
 
 # A class text counts as this many shots in the mean of its class.
 TEXT_SHOTS = 2
@@ -25,12 +25,64 @@ class GaussianClasses:
         G.
     gain : float
         g, the length of a text's offset among the shots, over that among the texts.
+    text_shots : int
+        Number of shots that the text counts as; 0 without texts.
     """
 
     centre: np.ndarray
     means: np.ndarray
     metric: np.ndarray
     gain: float
+    text_shots: int
+
+    def leave_one_out(self, x, codes, weight, count, sums):
+        """Cosines z3 of shots, each compared with the fit without it.
+
+        The means, counts and scatter are those of the other shots, by a rank-one
+        update of the metric; the centre, the prior of the scatter and the gain, which
+        depend on all shots alike, stay.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_samples, n_features)
+            Unit shots.
+        codes : ndarray of shape (n_samples,)
+            Classes of the shots.
+        weight : ndarray of shape (n_samples,)
+            Their weights in the fit.
+        count : ndarray of shape (n_classes,)
+            n_k of the fit; larger than the weight of each shot of the class.
+        sums : ndarray of shape (n_classes, n_features)
+            Sums of w x of the fit.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        n, w = count[codes][:, None], weight[:, None]
+        y = (x - self.centre) @ self.metric
+        means = self.means @ self.metric
+        # Without the shot, S loses v' v.
+        v = np.sqrt(w * n / (n - w)) * (x - sums[codes] / n) @ self.metric
+        total = n + self.text_shots
+        own = (total * means[codes] - w * y) / (total - w)
+
+        # Sherman-Morrison: products in the metric of S - v' v.
+        factor = 1 / (1 - _dots(v, v))
+        yv, ov, mv = _dots(y, v), _dots(own, v), v @ means.T
+        products = y @ means.T + (factor * yv)[:, None] * mv
+        lengths = _dots(means, means) + factor[:, None] * mv**2
+        rows = np.arange(len(x))
+        products[rows, codes] = _dots(y, own) + factor * yv * ov
+        lengths[rows, codes] = _dots(own, own) + factor * ov**2
+        lengths *= (_dots(y, y) + factor * yv**2)[:, None]
+        tiny = np.finfo(np.float64).tiny
+        return products / np.sqrt(np.maximum(lengths, tiny))
+
+
+def _dots(a, b):
+    """Products of the rows of `a` and `b`, one by one."""
+    return np.einsum("ij,ij->i", a, b)
 
 
 def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=None):
@@ -51,7 +103,7 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     Parameters
     ----------
     count : ndarray of shape (n_classes,)
-        n_k, sums of the weights.
+        n_k, sums of the weights. A class may have none where there are texts.
     sums : ndarray of shape (n_classes, n_features)
         Weighted sums of x per class.
     second_moment : ndarray of shape (n_features, n_features)
@@ -67,24 +119,27 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     -------
     GaussianClasses
     """
-    means = sums / count[:, None]
-    centre = means.mean(axis=0)
+    seen = count > 0
+    means = np.zeros_like(sums)
+    np.divide(sums, count[:, None], out=means, where=seen[:, None])
+    centre = means[seen].mean(axis=0)
     total = second_moment.trace() - 2 * sums.sum(axis=0) @ centre
     variance = total / count.sum() + centre @ centre
     # Embeddings that are all alike have no variance, up to rounding.
     prior = shrinkage * max(variance, np.finfo(np.float64).eps)
     metric = _metric(second_moment - sums.T @ means, prior, span)
-    means = means - centre
+    means[seen] -= centre
     gain = 0.0
     if texts is not None:
-        offsets = texts - texts.mean(axis=0)
-        regressor = offsets @ metric
+        offsets = texts - texts[seen].mean(axis=0)
+        regressor = offsets[seen] @ metric
         length = np.vdot(regressor, regressor)
         if length > 0:
-            gain = max(0.0, float(np.vdot(means @ metric, regressor) / length))
+            gain = max(0.0, float(np.vdot(means[seen] @ metric, regressor) / length))
         weight = (count / (count + TEXT_SHOTS))[:, None]
         means = weight * means + (1 - weight) * gain * offsets
-    return GaussianClasses(centre, means, metric, gain)
+    text_shots = 0 if texts is None else TEXT_SHOTS
+    return GaussianClasses(centre, means, metric, gain, text_shots)
 
 
 def _metric(scatter, prior, span):
@@ -95,5 +150,5 @@ def _metric(scatter, prior, span):
     else:
         outside = _SCATTER_OUTSIDE * prior
         scatter = scatter + outside * identity + (prior - outside) * (span @ span.T)
-    lower = cholesky(scatter, lower=True, overwrite_a=True)
+    lower = np.linalg.cholesky(scatter)
     return solve_triangular(lower, identity, lower=True).T

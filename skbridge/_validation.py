@@ -7,8 +7,13 @@ from functools import wraps
 
 import numpy as np
 from PIL import Image
+from sklearn.utils import _safe_indexing
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    validate_data,
+)
 
 from skbridge._messages import shown
 
@@ -168,7 +173,8 @@ def check_labels(estimator, y):
         raise ValueError(
             f"{len(missing)} of {len(y)} labels in y are missing (None, NaN or pd.NA), "
             f"in the rows {shown(missing.tolist())}. {type(estimator).__name__} needs "
-            "a label for every shot: leave out these rows of X and y."
+            "a label for every shot: leave out these rows of X and y. "
+            "BridgedGDAClassifier learns from images without a label."
         )
     if hasattr(y, "isna"):
         y = _without_pandas(y)
@@ -259,6 +265,13 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
             "sample_weight is zero everywhere, which leaves no shots to learn "
             "from. Give at least one shot of each class a positive weight."
         )
+    weight = _check_weights(sample_weight, X)
+    counts = weight > 0
+    # A mask of ones would copy X.
+    return (X, y, weight) if counts.all() else (X[counts], y[counts], weight[counts])
+
+
+def _check_weights(sample_weight, X):
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if weight.min() < 0:
         row = int(np.argmin(weight))
@@ -266,9 +279,66 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
             f"sample_weight must not be negative, but is {weight[row]:g} at index "
             f"{row}. Give a shot that should not count the weight 0."
         )
-    counts = weight > 0
-    # A mask of ones would copy X.
-    return (X, y, weight) if counts.all() else (X[counts], y[counts], weight[counts])
+    return weight
+
+
+def check_partly_labelled(estimator, X, y, sample_weight, *, reset=True):
+    """Validate shots and unlabelled images, and tell them apart.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its parameter `missing_label` is a value of y that marks a missing label; None,
+        NaN and pd.NA always do. Its input features are set or checked.
+    X, y, sample_weight
+        Arguments of `fit`.
+    reset : bool
+        Whether to set, rather than check, the estimator's input features.
+
+    Returns
+    -------
+    shots : tuple of (X, y, sample_weight)
+        As from :func:`check_shots`.
+    unlabelled : tuple of (X, sample_weight)
+        Possibly of no rows.
+
+    Raises
+    ------
+    ValueError
+        As from :func:`check_shots`; and if every label is missing, with `reset`.
+    """
+    has_length = hasattr(y, "__len__") and getattr(y, "ndim", 1) == 1
+    missing = missing_rows(y) if has_length else np.empty(0, dtype=int)
+    if has_length and estimator.missing_label is not None:
+        marked = [
+            row
+            for row, label in enumerate(y)
+            if not _is_missing(label) and label == estimator.missing_label
+        ]
+        missing = np.union1d(missing, marked).astype(int)
+    if not len(missing):
+        shots = check_shots(estimator, X, y, sample_weight, reset=reset)
+        return shots, (shots[0][:0], shots[2][:0])
+    if len(missing) == len(y) and reset:
+        raise ValueError(
+            f"All {len(y)} labels in y are missing. {type(estimator).__name__} learns "
+            "from unlabelled images beside shots: label at least one image per class."
+        )
+    embeddings = check_embeddings(estimator, X, reset=reset)
+    check_consistent_length(embeddings, y, sample_weight)
+    weight = _check_weights(sample_weight, embeddings)
+    labelled = np.setdiff1d(np.arange(len(y)), missing)
+    shots = embeddings[:0], estimator.classes_[:0] if not reset else None, weight[:0]
+    if len(labelled):
+        shots = check_shots(
+            estimator,
+            _safe_indexing(X, labelled),
+            _safe_indexing(y, labelled),
+            weight[labelled],
+            reset=reset,
+        )
+    counts = missing[weight[missing] > 0]
+    return shots, (embeddings[counts], weight[counts])
 
 
 def check_classes(estimator, classes):

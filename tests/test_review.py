@@ -44,7 +44,7 @@ FLIPPED = [3, 10, 26, 33]
 @pytest.mark.parametrize(
     "make",
     [
-        lambda head: BridgedGDAClassifier(head, bridge_rank=1.0),
+        lambda head: BridgedGDAClassifier(head, bridge_rank=1.0, temperature=20.0),
         lambda head: SeMoBridgeClassifier(head, pinv_atol=0.1, lambda_3=0.5),
         lambda head: SeMoBridgeClassifier(head, mode="trained", max_iter=5),
         lambda head: FewShotSearchCV(BridgedGDAClassifier(head)),
@@ -70,14 +70,16 @@ def test_scores_are_those_of_fits_without_the_shot_and_the_doubted_ones():
     head = make_head()
     X, y = make_images(head, 4)
     wrong = flip(y, [3, 9])
-    classifier = BridgedGDAClassifier(head, bridge_rank=1.0)
+    classifier = BridgedGDAClassifier(head, bridge_rank=1.0, temperature=20.0)
     found = suspicious_labels(classifier, X, wrong)
     assert set(found.indices) == {3, 9}
     # The four shots of a class are in four folds; class "ant" lost one, "bee" has five.
     for row in (0, 3, 9, 19):
         own = found.scores[row]
         without = np.setdiff1d(np.arange(20), [3, 9, row])
-        fitted = BridgedGDAClassifier(head, bridge_rank=1.0).fit(X[without], y[without])
+        fitted = BridgedGDAClassifier(head, bridge_rank=1.0, temperature=20.0).fit(
+            X[without], y[without]
+        )
         code = NAMES.index(wrong[row])
         alone = fitted.predict_log_proba(X[row : row + 1])[0, code]
         assert own == pytest.approx(alone, rel=0.3, abs=0.1)
@@ -87,7 +89,7 @@ def test_scores_are_those_of_fits_without_the_shot_and_the_doubted_ones():
 def test_margins_are_those_of_fits_without_the_shots():
     head = make_head()
     X, y = make_images(head, 3)
-    classifier = BridgedGDAClassifier(head, bridge_rank=1.0)
+    classifier = BridgedGDAClassifier(head, bridge_rank=1.0, temperature=20.0)
     found = suspicious_labels(classifier, X, y)
     assert len(found.indices) == 0
     for fold in range(3):

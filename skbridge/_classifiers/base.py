@@ -87,7 +87,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         sample_weight : ndarray of shape (n_samples,)
             Positive weights; shots of weight zero are dropped.
         """
-        X, y, weight = check_shots(self, X, y, sample_weight)
+        return self._start_checked_fit(*check_shots(self, X, y, sample_weight))
+
+    def _start_checked_fit(self, X, y, weight):
+        """Start a fit to shots that `check_shots` returned."""
         classes, codes = np.unique(y, return_inverse=True)
         check_classes(self, classes)
         self._set_classes(X, classes)
@@ -108,11 +111,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _finish_fit(self):
         """Set the attributes that depend on the blend parameters."""
         self.blend_ = self._make_blend()
+        is_given = self.temperature not in (None, "auto")
         self.temperature_ = (
-            self.blend_.default_temperature
-            if self.temperature is None
-            else float(self.temperature)
+            float(self.temperature) if is_given else self._automatic_temperature()
         )
+
+    def _automatic_temperature(self):
+        """Softmax temperature where the parameter leaves it open."""
+        return self.blend_.default_temperature
 
     def resolve_texts(self, labels):
         """Find or make the texts of labels, as `fit` does.

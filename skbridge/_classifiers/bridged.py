@@ -178,9 +178,11 @@ class BridgedClassifier(FewShotClassifier):
         spread = USUAL_LOGIT_SCALE / self._logit_scale
         return float(spread * n_shots / self._shots_to_match_texts)
 
-    def _lambda_3(self):
+    def _lambda_3(self, class_count=None):
+        """Weight of z3, for numbers of shots per class other than those of the fit."""
         if self.lambda_3 == "auto":
-            return self._auto_lambda_3(self.class_count_)
+            count = self.class_count_ if class_count is None else class_count
+            return self._auto_lambda_3(count)
         return float(self.lambda_3)
 
     def _lambda_1(self):
@@ -227,8 +229,15 @@ class BridgedClassifier(FewShotClassifier):
             As for `fit`; and if a new class has no text, or if the bridge is the
             subspace of the class texts, which a new class would change.
         """
-        first = not hasattr(self, "classes_")
-        X, y, weight = check_shots(self, X, y, sample_weight, reset=first)
+        shots = check_shots(
+            self, X, y, sample_weight, reset=not hasattr(self, "classes_")
+        )
+        self._grow(*shots, classes)
+        self._finish_fit()
+        return self
+
+    def _grow(self, X, y, weight, classes):
+        """Add validated shots, as `partial_fit` says."""
         if classes is not None:
             classes = check_labels(self, classes)
             check_kind_of_labels(y, np.asarray(classes), "classes")
@@ -238,7 +247,7 @@ class BridgedClassifier(FewShotClassifier):
                     f"y has the labels {shown(unexpected.tolist())}, which are not in "
                     "classes. Add them to classes, or omit classes."
                 )
-        if first:
+        if not hasattr(self, "classes_"):
             self._set_classes(X, np.unique(y))
             self._check_idle_parameters()
             self._start_sums(X)
@@ -250,8 +259,6 @@ class BridgedClassifier(FewShotClassifier):
             np.searchsorted(self.classes_, y),
             weight,
         )
-        self._finish_fit()
-        return self
 
     def _add_classes(self, new):
         if not len(new):
@@ -279,7 +286,8 @@ class BridgedClassifier(FewShotClassifier):
         """Copy of the classifier without some of its shots.
 
         Equal, up to rounding, to a fit on the other shots, and much faster: the sums
-        of the shots are subtracted. Available in closed form only.
+        of the shots are subtracted. What `fit` found by cross-validation stays (the
+        automatic temperature). Available in closed form only.
 
         Parameters
         ----------

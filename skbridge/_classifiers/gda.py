@@ -1,27 +1,41 @@
 """BridgedGDAClassifier: Gaussian discriminant analysis of CLIP embeddings."""
 
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES
-from skbridge._class_sums import ScatterSums, class_sums
+from skbridge._class_sums import ScatterSums
 from skbridge._classifiers.blend import Blend, Term
 from skbridge._classifiers.bridged import USUAL_LOGIT_SCALE, BridgedClassifier
-from skbridge._gaussian import TEXT_SHOTS, fit_gaussians
-from skbridge._rows import batches, row_lengths, unit
-from skbridge._validation import all_or_nothing
+from skbridge._classifiers.unlabelled import (
+    WEIGHT,
+    Pool,
+    Shots,
+    add_unlabelled,
+    unlabelled_help,
+)
+from skbridge._gaussian import fit_gaussians
+from skbridge._held_out.folds import distinct_shots
+from skbridge._held_out.temperature import PRIOR_SHOTS, fit_temperature
+from skbridge._rows import row_lengths, unit
+from skbridge._validation import all_or_nothing, check_partly_labelled
 
 _ENERGY_SHARE = 0.97
 # Settings that a search tries.
 _SHRINKAGES = [0.1, 0.3, 1.0]
-# z3 differs between classes by this many times what z1 does.
-_SPREAD = 4.0
-# Rows whose second moment is summed at once.
-_SUMMED_ROWS = 4096
+# z3 differs between classes by this many times what z1 does; without texts, where
+# one shot is all that there is to know a class by, probabilities are more cautious.
+_SPREAD, _SPREAD_WITHOUT_TEXTS = 4.0, 8.0
+# Shots that are left out, one by one, to find the temperature.
+_CALIBRATION_SHOTS = 1024
+# Scores of n shots are sharper than those of n - 1 by (n / (n - 1)) to this power.
+_GROWTH = 0.4
+# Rows that are scored at once while fitting.
+_SCORED_ROWS = 4096
 
 _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 
@@ -81,10 +95,12 @@ class BridgedGDAClassifier(BridgedClassifier):
         Number of singular (or principal) directions that the bridge spans or, for a
         float in (0, 1], the share of the sum of squared singular values that they
         hold. Other directions have ten times the prior scatter.
-    temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`. None means the logit
-        scale over ``lambda_1 + 4 lambda_3``, for z3 differs between classes about
-        four times as much as z1.
+    temperature : float or "auto", default="auto"
+        Factor of the scores in the softmax of `predict_proba`. ``"auto"`` finds it
+        from the shots, each scored by a fit without it; see Notes.
+    missing_label : int or str, default=None
+        Value of y that marks an image without a label. None, NaN and ``pd.NA`` mark
+        one whatever this is.
 
     Attributes
     ----------
@@ -111,7 +127,12 @@ class BridgedGDAClassifier(BridgedClassifier):
     text_gain_ : float
         Gain g of the class texts in the means; 0 without texts.
     class_count_ : ndarray of shape (n_classes,)
-        Sum of the sample weights of each class.
+        Sum of the sample weights of the shots of each class.
+    unlabelled_count_ : ndarray of shape (n_classes,)
+        What the unlabelled images add to it, in shots; zero if they were not used.
+    uses_unlabelled_ : bool or None
+        Whether unlabelled images are used: if held-out shots gain from them. None
+        before there are any.
     blend_ : object
         The blend of z1 and z3; its ``scores`` blend component logits.
     temperature_ : float
@@ -137,6 +158,19 @@ class BridgedGDAClassifier(BridgedClassifier):
     - ``M_k = (n_k (m_k - c) + 2 g E_k) / (n_k + 2)``. E_k is the unit class text minus
       the mean over classes, and g the gain of the regression of ``(m_k - c) G`` on
       ``E_k G`` over classes, not negative. Without texts ``M_k = m_k - c``.
+
+    The temperature is that of least log loss on the shots, each scored without itself:
+    its class mean and the scatter by a rank-one update, in closed form. A prior at
+    ``logit_scale / (lambda_1 + 4 lambda_3)``, without texts ``logit_scale / 8``, counts
+    as five shots, and decides alone where every class has one shot. Left-out scores are
+    those of n - 1 shots; without texts the temperature is multiplied by ``(n / (n -
+    1))^0.4``, with texts by the square root of that.
+
+    Images without a label are divided among the classes by their probabilities, at four
+    times the temperature, and added to the sums of the shots with half their weight, in
+    eight rounds of expectation maximisation. First the shots are halved: only if those
+    of one half, scored by the other, have less log loss with the unlabelled images than
+    without are these used. The images themselves are not stored.
 
     A parameter that another one makes idle is refused when it is set: a rank of the
     identity, a weight of texts that are not there.
@@ -167,7 +201,11 @@ class BridgedGDAClassifier(BridgedClassifier):
         "shrinkage": [Interval(Real, 0, None, closed="neither")],
         "lambda_1": _NON_NEGATIVE,
         "lambda_3": [*_NON_NEGATIVE, StrOptions({"auto"})],
-        "temperature": [Interval(Real, 0, None, closed="neither"), None],
+        "temperature": [
+            Interval(Real, 0, None, closed="neither"),
+            StrOptions({"auto"}),
+        ],
+        "missing_label": [Integral, str, None],
     }
 
     def __init__(
@@ -179,7 +217,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         shrinkage=0.3,
         lambda_1=1.0,
         lambda_3="auto",
-        temperature=None,
+        temperature="auto",
+        missing_label=None,
     ):
         self.texts = texts
         self.bridge = bridge
@@ -188,18 +227,21 @@ class BridgedGDAClassifier(BridgedClassifier):
         self.lambda_1 = lambda_1
         self.lambda_3 = lambda_3
         self.temperature = temperature
+        self.missing_label = missing_label
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def fit(self, X, y, sample_weight=None):
-        """Estimate class means and scatter from labelled shots.
+        """Estimate class means and scatter from shots and unlabelled images.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Image embeddings, not normalised.
         y : array-like of shape (n_samples,)
-            Labels; classes may have any numbers of shots, from one.
+            Labels; classes may have any numbers of shots, from one. Images whose label
+            is missing (None, NaN, ``pd.NA`` or `missing_label`) are learned from if
+            held-out shots gain from them.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each shot; weight 2 is the shot given twice, weight 0 the
             shot left out.
@@ -212,17 +254,71 @@ class BridgedGDAClassifier(BridgedClassifier):
         Raises
         ------
         ValueError
-            If y has one class only, a label has no text, X and the texts have
-            different widths, an embedding or the sum of a class's embeddings is
-            zero, both blending weights are zero, or one parameter makes another
-            idle.
+            If y has one class only or no label at all, a label has no text, X and the
+            texts have different widths, an embedding or the sum of a class's
+            embeddings is zero, both blending weights are zero, or one parameter makes
+            another idle.
         """
-        X, codes, weight = self._start_fit(X, y, sample_weight)
+        shots, pool = check_partly_labelled(self, X, y, sample_weight)
+        X, codes, weight = self._start_checked_fit(*shots)
         self._start_sums(X)
         self._check_weights()
         self._add_shots(X, codes, weight)
+        self._calibrate(X, codes, weight)
+        self._learn_unlabelled(Shots(X, codes, weight), Pool(*pool))
         self._finish_fit()
         return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Add shots, of known classes or new ones, and unlabelled images.
+
+        Equal to `fit` on all shots, but for the temperature: it is found from the new
+        shots, and earlier ones count by their number for what it was. Unlabelled images
+        are divided among the classes as they are now.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Image embeddings.
+        y : array-like of shape (n_samples,)
+            Labels, as in `fit`; after the first call all may be missing. New ones
+            join `classes_`.
+        classes : array-like of shape (n_classes,), default=None
+            Labels to expect; a label of y outside them is an error. A class
+            joins `classes_` with its first shot.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each image.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            As for `fit`; and if a new class has no text, or if the bridge is the
+            subspace of the class texts, which a new class would change.
+        """
+        first = not hasattr(self, "classes_")
+        (X, y, weight), pool = check_partly_labelled(
+            self, X, y, sample_weight, reset=first
+        )
+        seen = 0.0 if first else self.class_count_.sum()
+        if len(X):
+            self._grow(X, y, weight, classes)
+        codes = np.searchsorted(self.classes_, y)
+        self._calibrate(X, codes, weight, seen)
+        self._learn_unlabelled(Shots(X, codes, weight), Pool(*pool))
+        self._finish_fit()
+        return self
+
+    def _start_sums(self, X):
+        super()._start_sums(X)
+        self._sharpness = 1.0
+        self.uses_unlabelled_ = None
 
     def _idle_parameters(self):
         if self.bridge == "identity":
@@ -239,32 +335,36 @@ class BridgedGDAClassifier(BridgedClassifier):
                 f"{self.lambda_1} and {self.lambda_3}, which score every class alike."
             )
 
-    def _make_blend(self):
+    def _make_blend(self, class_count=None):
         self._check_weights()
+        has_texts = self._text_features is not None
         return Blend(
-            (self._lambda_1(), 0.0, self._lambda_3()),
+            (self._lambda_1(), 0.0, self._lambda_3(class_count)),
             logit_scale=self._logit_scale,
-            spreads=(1.0, 1.0, _SPREAD),
+            spreads=(1.0, 1.0, _SPREAD if has_texts else _SPREAD_WITHOUT_TEXTS),
         )
 
+    def _automatic_temperature(self):
+        return self._sharpness * self.blend_.default_temperature
+
     def _sum_shots(self, X, codes, weight):
-        n_classes = len(self.classes_)
-        x = unit(X.astype(np.float64))
-        second_moment = np.zeros((X.shape[1],) * 2)
-        for rows in batches(len(X), _SUMMED_ROWS):
-            scaled = np.sqrt(weight[rows])[:, None] * x[rows]
-            second_moment += scaled.T @ scaled
-        return ScatterSums(
-            count=np.bincount(codes, weights=weight, minlength=n_classes),
-            features=class_sums(X, codes, weight, n_classes),
-            unit_features=class_sums(x, codes, weight, n_classes),
-            second_moment=second_moment,
-        )
+        return ScatterSums.of_shots(X, codes, weight, len(self.classes_))
 
     def _set_sums(self, sums):
         super()._set_sums(sums)
+        fitted = self._fit_gaussians(sums)
+        dtype = self._bridge.inverse.dtype
+        self.class_count_ = sums.shots
+        self.unlabelled_count_ = sums.count - sums.shots
+        self.centre_ = fitted.centre.astype(dtype)
+        self.means_ = fitted.means.astype(dtype)
+        self.metric_ = fitted.metric.astype(dtype)
+        self.text_gain_ = fitted.gain
+        self._z3 = self._term_of(fitted)
+
+    def _fit_gaussians(self, sums):
         texts = self._text_features
-        fitted = fit_gaussians(
+        return fit_gaussians(
             sums.count,
             sums.unit_features,
             sums.second_moment,
@@ -272,14 +372,73 @@ class BridgedGDAClassifier(BridgedClassifier):
             span=self._bridge.basis,
             texts=None if texts is None else texts.astype(np.float64),
         )
+
+    def _term_of(self, fitted):
+        """Term of z3."""
         dtype = self._bridge.inverse.dtype
-        self.centre_ = fitted.centre.astype(dtype)
-        self.means_ = fitted.means.astype(dtype)
-        self.metric_ = fitted.metric.astype(dtype)
-        self.text_gain_ = fitted.gain
-        view = CentredView(self.metric_, (fitted.centre @ fitted.metric).astype(dtype))
+        centre = (fitted.centre @ fitted.metric).astype(dtype)
         vectors = unit(fitted.means @ fitted.metric).astype(dtype)
-        self._z3 = Term(view, vectors)
+        return Term(CentredView(fitted.metric.astype(dtype), centre), vectors)
+
+    def _scores_of(self, sums):
+        """Fit to class sums, and return the function that scores rows."""
+        texts = self._text_features
+        z1 = None if texts is None else Term(unit, texts)
+        z3 = self._term_of(self._fit_gaussians(sums))
+        blend = self._make_blend(sums.shots[sums.shots > 0])
+        return blend.fold((z1, None, z3), _SCORED_ROWS, self._bridge.inverse.dtype)
+
+    def _calibrate(self, X, codes, weight, seen=0.0):
+        """Find the temperature from the shots, each left out, over the default one.
+
+        `seen` is the weight of earlier shots, which keep their say.
+        """
+        if self.temperature != "auto":
+            return
+        X, codes, weight = distinct_shots(X, codes, weight)
+        others = self.class_count_[codes] - weight
+        rows = np.flatnonzero(others > 1e-9 * weight)
+        if not len(rows):
+            return
+        rows = rows[:: max(1, len(rows) // _CALIBRATION_SHOTS)]
+        x, codes, weight = unit(X[rows].astype(np.float64)), codes[rows], weight[rows]
+        fitted = self._fit_gaussians(self._sums)
+        z3 = fitted.leave_one_out(
+            x, codes, weight, self._sums.count, self._sums.unit_features
+        )
+        z1 = None if self._text_features is None else x @ self._text_features.T
+        blend = self._make_blend()
+        default = self._sharpness * blend.default_temperature
+        found = fit_temperature(
+            [(blend.scores((z1, None, z3)), codes, weight)],
+            default,
+            prior_shots=PRIOR_SHOTS + seen,
+        )
+        n = self.class_count_[codes]
+        power = _GROWTH if z1 is None else _GROWTH / 2
+        growth = np.average((n / (n - weight)) ** power, weights=weight)
+        self._sharpness *= growth * found / default
+
+    def _learn_unlabelled(self, shots, pool):
+        """Add unlabelled images to the sums, if held-out shots gain from them."""
+        if not len(pool.X):
+            return
+        pool = Pool(pool.X, WEIGHT * pool.weight)
+        n_classes = len(self.classes_)
+        temperature = self._sharpness * self._make_blend().default_temperature
+        if self.uses_unlabelled_ is None:
+            self.uses_unlabelled_ = unlabelled_help(
+                shots,
+                pool,
+                self._scores_of,
+                temperature,
+                n_classes,
+                has_texts=self._text_features is not None,
+            )
+        if self.uses_unlabelled_:
+            self._set_sums(
+                add_unlabelled(self._sums, pool, self._scores_of, temperature)
+            )
 
     def _own_term(self):
         return self._z3
@@ -289,10 +448,9 @@ class BridgedGDAClassifier(BridgedClassifier):
         return super()._components(X, {*skip, 1})
 
     def _own_shot_parts(self, query, X, weight, k):
-        # M_k is a mean over n_k shots and, with texts, over TEXT_SHOTS times the text.
-        n_rows = self.class_count_[k]
-        if self._text_features is not None:
-            n_rows = n_rows + TEXT_SHOTS
+        # M_k is a mean over shots, unlabelled images and, as some shots, the text.
+        fitted = self._fit_gaussians(self._sums)
+        n_rows = self._sums.count[k] + fitted.text_shots
         length = n_rows * np.linalg.norm(self.means_[k] @ self.metric_)
         shots = (unit(X) - self.centre_) @ self.metric_
         return weight * (shots @ self._z3.view(query)[0]) / length

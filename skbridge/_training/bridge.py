@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skbridge._held_out.folds import distinct_shots
 from skbridge._rows import unit
 from skbridge._training.basis import Basis
 from skbridge._training.early_stopping import (
     StoppingRule,
     choose_steps,
-    distinct_shots,
 )
 from skbridge._training.objective import Objective, Shots, Task
 from skbridge._training.solvers import AdamW, minimise
@@ -165,6 +165,9 @@ def _choose_steps(
         problem = _Problem(train, task, basis)
         return _scores_along(problem, test, lambda_3(class_weight))
 
+    # In sorted order, so that results do not depend on the given one.
+    order = np.lexsort((*shots.X.T[::-1], shots.codes))
+    shots = shots.take(order)
     shots = Shots(*distinct_shots(shots.X, shots.codes, shots.weight))
     n_steps = choose_steps(shots, scores_along, rule, temperature)
     if n_steps is None:

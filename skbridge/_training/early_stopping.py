@@ -57,7 +57,7 @@ def choose_steps(
     Parameters
     ----------
     shots : WeightedShots
-        Distinct, see :func:`distinct_shots`.
+        Distinct, see :func:`skbridge._held_out.folds.distinct_shots`.
     scores_along : callable
         From training and test shots, yields the scores of the test shots after 0,
         `rule.steps_apart`, twice that, ... steps of training.
@@ -86,24 +86,6 @@ def choose_steps(
         patience=rule.patience,
     )
     return rule.steps_apart * int(np.argmin(losses @ weight))
-
-
-def distinct_shots(
-    X: np.ndarray, codes: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Merge equal shots of one class into one of their summed weight.
-
-    Otherwise a repeated shot would be tested on while its copy is trained on. The shots
-    are returned in sorted order, so that results do not depend on the given order.
-
-    Returns
-    -------
-    X, codes, weight : ndarray
-    """
-    _, first, shot = np.unique(
-        np.column_stack([codes, X]), axis=0, return_index=True, return_inverse=True
-    )
-    return X[first], codes[first], np.bincount(shot.ravel(), weights=weight)
 
 
 def held_out_losses(

@@ -1,0 +1,187 @@
+"""Unlabelled images in class sums: expectation maximisation, and whether it helps.
+
+NumPy only. The classifier is seen through one function, from class sums to a function
+from rows to scores, so that nothing here depends on its mathematics.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from skbridge._class_sums import ScatterSums, second_moment
+from skbridge._held_out.temperature import fit_temperature, score_shots
+from skbridge._rows import batches, softmax, unit
+
+# Scores of rows, (n_samples, n_features) to (n_samples, n_classes).
+Scores = Callable[[np.ndarray], np.ndarray]
+
+# What an unlabelled image counts as, in shots.
+WEIGHT = 0.5
+# Classes are assigned at this many times the softmax temperature. Probabilities as
+# soft as they are calibrated draw all class means together, round by round.
+_SHARPNESS = 4.0
+_ROUNDS = 8
+# Rows that are scored at once.
+_ROWS = 4096
+# Unlabelled images that decide whether all are used.
+_JUDGED_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """Labelled embeddings.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    codes : ndarray of shape (n_samples,)
+    weight : ndarray of shape (n_samples,)
+    """
+
+    X: np.ndarray
+    codes: np.ndarray
+    weight: np.ndarray
+
+    def take(self, rows):
+        """Select some of the shots."""
+        return Shots(self.X[rows], self.codes[rows], self.weight[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Unlabelled embeddings.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    weight : ndarray of shape (n_samples,)
+        What each image counts as, in shots.
+    """
+
+    X: np.ndarray
+    weight: np.ndarray
+
+    def sample(self, n_rows):
+        """About `n_rows` of the images, evenly spaced, with the weight of all."""
+        step = max(1, len(self.X) // n_rows)
+        return Pool(self.X[::step], step * self.weight[::step])
+
+
+def add_unlabelled(
+    sums: ScatterSums,
+    pool: Pool,
+    scores_of: Callable[[ScatterSums], Scores],
+    temperature: float,
+) -> ScatterSums:
+    """Add unlabelled images to class sums, by expectation maximisation.
+
+    Eight rounds: each image is divided among the classes by the probabilities under
+    the last sums, at four times the temperature, and its parts are added to the sums
+    of the shots.
+
+    Parameters
+    ----------
+    sums : ScatterSums
+        Of the shots.
+    pool : Pool
+    scores_of : callable
+        Fits a classifier to sums, and returns the function that scores rows.
+    temperature : float
+        Softmax temperature of the scores.
+
+    Returns
+    -------
+    ScatterSums
+    """
+    moment = second_moment(unit(pool.X), pool.weight)
+    found = sums
+    for _ in range(_ROUNDS):
+        found = sums + _expected_sums(
+            scores_of(found), pool, moment, len(sums.count), temperature
+        )
+    return found
+
+
+def _expected_sums(scores, pool, moment, n_classes, temperature):
+    count, features = np.zeros(n_classes), np.zeros((n_classes, pool.X.shape[1]))
+    for rows in batches(len(pool.X), _ROWS):
+        X = pool.X[rows]
+        p = softmax(np.array(scores(X)), _SHARPNESS * temperature)
+        p *= pool.weight[rows, None].astype(p.dtype)
+        count += p.sum(axis=0, dtype=np.float64)
+        features += p.T @ unit(X)
+    # Prototypes are of shots alone.
+    return ScatterSums(
+        count=count,
+        shots=np.zeros(n_classes),
+        features=np.zeros_like(features),
+        unit_features=features,
+        second_moment=moment,
+    )
+
+
+def unlabelled_help(
+    shots: Shots,
+    pool: Pool,
+    scores_of: Callable[[ScatterSums], Scores],
+    temperature: float,
+    n_classes: int,
+    *,
+    has_texts: bool,
+) -> bool:
+    """Tell whether held-out shots have less log loss with the unlabelled images.
+
+    The shots are halved within classes; classes of one shot are halved as classes,
+    which texts stand for. Each half is scored by fits to the other half, with and
+    without some of the unlabelled images, each at its own temperature.
+
+    Parameters
+    ----------
+    shots : Shots
+    pool : Pool
+    scores_of, temperature
+        As for :func:`add_unlabelled`.
+    n_classes : int
+    has_texts : bool
+
+    Returns
+    -------
+    bool
+        True where there is nothing to judge by: no texts, and a class of fewer than
+        two shots; or fewer than two shots in all.
+    """
+    fewest = np.bincount(shots.codes, minlength=n_classes).min()
+    if len(shots.X) < 2 or (fewest < 2 and not has_texts):
+        return True
+    pool = pool.sample(_JUDGED_ROWS)
+    half = _halves(shots.codes)
+    without, using = [], []
+    for side in (0, 1):
+        train, test = shots.take(half != side), shots.take(half == side)
+        sums = ScatterSums.of_shots(train.X, train.codes, train.weight, n_classes)
+        more = add_unlabelled(sums, pool, scores_of, temperature)
+        for found, folds in ((sums, without), (more, using)):
+            scores = np.array(scores_of(found)(test.X))
+            folds.append((scores, test.codes, test.weight))
+    return bool(_log_loss(using, temperature) < _log_loss(without, temperature))
+
+
+def _halves(codes):
+    """0 or 1 for each shot, in turn within its class; single shots in turn as well."""
+    order = np.argsort(codes, kind="stable")
+    half = np.empty(len(codes), dtype=int)
+    # In sorted order the turn passes on from class to class.
+    half[order] = np.arange(len(codes)) % 2
+    return half
+
+
+def _log_loss(folds, default):
+    """Log loss of held-out shots at the temperature that is best for them."""
+    copies = [(scores.copy(), codes, weight) for scores, codes, weight in folds]
+    temperature = fit_temperature(copies, default)
+    total = sum(
+        score_shots(temperature * scores[None], codes)[1][0] @ weight
+        for scores, codes, weight in folds
+    )
+    return total / sum(weight.sum() for _, _, weight in folds)

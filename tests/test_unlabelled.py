@@ -1,0 +1,198 @@
+"""BridgedGDAClassifier and images without a label."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skbridge import BridgedGDAClassifier, TextHead
+from skbridge._classifiers import unlabelled
+
+N_CLASSES, WIDTH = 6, 24
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def centres(seed=7):
+    return np.random.default_rng(seed).normal(size=(N_CLASSES, WIDTH))
+
+
+def images(rng, counts, noise=1.2):
+    """Images about the centres, on an offset that all share, as CLIP's have."""
+    y = np.repeat(np.arange(N_CLASSES), counts)
+    offset = 3 * np.ones(WIDTH)
+    return centres()[y] + offset + noise * rng.normal(size=(len(y), WIDTH)), y
+
+
+def texts():
+    """Texts far from all images, as CLIP's are, with a hint of each centre."""
+    rng = np.random.default_rng(8)
+    hints = centres() + rng.normal(size=(N_CLASSES, WIDTH))
+    apart = 15 * np.resize([1, -1], WIDTH)
+    return TextHead.from_features(range(N_CLASSES), apart + hints)
+
+
+def accuracy_gain(rng, n_shots, counts, head=None, pool=None, noise=1.2):
+    """Accuracy with and without a pool, on new images like it."""
+    X, y = images(rng, n_shots, noise)
+    U = images(rng, counts, noise)[0] if pool is None else pool
+    new, labels = images(rng, 100, noise)
+    both = np.concatenate([X, U])
+    known = np.concatenate([y, np.full(len(U), -1)])
+    plain = BridgedGDAClassifier(head).fit(X, y)
+    fitted = BridgedGDAClassifier(head, missing_label=-1).fit(both, known)
+    return fitted.score(new, labels) - plain.score(new, labels), fitted
+
+
+@pytest.mark.parametrize("n_shots", [1, 2])
+def test_unlabelled_images_raise_accuracy(rng, n_shots):
+    gain, fitted = accuracy_gain(rng, n_shots, 60)
+    assert fitted.uses_unlabelled_
+    assert gain > 0.05
+    assert_allclose(fitted.unlabelled_count_.sum(), 60 * N_CLASSES / 2)
+    assert_array_equal(fitted.class_count_, n_shots)
+
+
+@pytest.mark.parametrize("n_shots", [1, 2])
+def test_unlabelled_images_raise_accuracy_beside_texts(n_shots):
+    runs = [
+        accuracy_gain(np.random.default_rng(seed), n_shots, 60, texts(), noise=1.6)
+        for seed in range(6)
+    ]
+    gains = [gain for gain, _ in runs]
+    assert np.mean(gains) > 0.02
+    # Where few held-out shots gain nothing, nothing is used.
+    assert all(fitted.uses_unlabelled_ or gain == 0 for gain, fitted in runs)
+
+
+@pytest.mark.parametrize("n_shots", [1, 2, 4])
+def test_a_skewed_pool_does_no_harm(rng, n_shots):
+    gain, _ = accuracy_gain(rng, n_shots, [200, 20, 100, 50, 20, 20])
+    assert gain > -0.01
+
+
+def test_a_fifth_of_unknown_classes_does_no_harm(rng):
+    known, _ = images(rng, 60)
+    other = 3 * np.ones(WIDTH) + 1.5 * rng.normal(size=(len(known) // 4, WIDTH))
+    gain, _ = accuracy_gain(rng, 2, 0, pool=np.concatenate([known, other]))
+    assert gain > -0.01
+
+
+def test_a_pool_of_one_class_does_little_harm(rng):
+    pool, _ = images(rng, [200, 0, 0, 0, 0, 0])
+    gain, _ = accuracy_gain(rng, 4, 0, pool=pool)
+    assert gain > -0.02
+
+
+def test_copies_of_the_shots_change_no_label(rng):
+    X, y = images(rng, 4)
+    plain = BridgedGDAClassifier(None).fit(X, y)
+    again = BridgedGDAClassifier(None).fit(
+        np.concatenate([X, X]), [*y, *[None] * len(y)]
+    )
+    new, _ = images(rng, 50)
+    assert np.mean(plain.predict(new) == again.predict(new)) > 0.95
+
+
+def test_images_that_mislead_held_out_shots_are_not_used(rng):
+    X, y = images(rng, 8, noise=0.8)
+    # Between the classes, where no shot is.
+    pairs = centres()[rng.integers(N_CLASSES, size=(2000, 4))].mean(axis=1)
+    pool = pairs + 3 * np.ones(WIDTH) + 0.1 * rng.normal(size=(2000, WIDTH))
+    labels = np.concatenate([y.astype(float), np.full(len(pool), np.nan)])
+    fitted = BridgedGDAClassifier(None).fit(np.concatenate([X, pool]), labels)
+    assert fitted.uses_unlabelled_ is False
+    assert not fitted.unlabelled_count_.any()
+    plain = BridgedGDAClassifier(None).fit(X, y)
+    assert_allclose(fitted.predict_proba(pool), plain.predict_proba(pool))
+
+
+def test_one_round_divides_images_by_their_sharpened_probabilities(rng, monkeypatch):
+    monkeypatch.setattr(unlabelled, "_ROUNDS", 1)
+    X, y = images(rng, 1)
+    U, _ = images(rng, 5)
+    weight = np.concatenate([np.ones(len(y)), rng.uniform(0, 2, size=len(U))])
+    fitted = BridgedGDAClassifier(None, temperature=9.0)
+    fitted.fit(np.concatenate([X, U]), [*y, *[None] * len(U)], sample_weight=weight)
+    plain = BridgedGDAClassifier(None, temperature=4 * 100 / 8).fit(X, y)
+    p = plain.predict_proba(U) * weight[len(y) :, None] / 2
+    assert_allclose(fitted.unlabelled_count_, p.sum(axis=0))
+    x, u = (Z / np.linalg.norm(Z, axis=1, keepdims=True) for Z in (X, U))
+    means = (x + p.T @ u) / (1 + p.sum(axis=0))[:, None]
+    assert_allclose(fitted.centre_ + fitted.means_, means)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["a", "b", None, "a", "b", None],
+        np.array(["a", "b", np.nan, "a", "b", None], dtype=object),
+        pd.Series(["a", "b", pd.NA, "a", "b", pd.NA], dtype="string"),
+        pd.Series(["a", "b", None, "a", "b", None], dtype="category"),
+        [0, 1, None, 0, 1, None],
+        np.array([0, 1, np.nan, 0, 1, np.nan]),
+        pd.Series([0, 1, pd.NA, 0, 1, pd.NA], dtype="Int64"),
+    ],
+    ids=str,
+)
+def test_every_kind_of_missing_label_is_taken(rng, y):
+    X = rng.normal(size=(6, 4))
+    fitted = BridgedGDAClassifier(None).fit(X, y)
+    kinds = "UO" if isinstance(next(iter(y)), str) else "iuf"
+    assert fitted.classes_.dtype.kind in kinds
+    assert len(fitted.classes_) == 2
+    assert fitted.class_count_.tolist() == [2, 2]
+
+
+def test_only_the_named_integer_is_missing(rng):
+    X, y = rng.normal(size=(4, 3)), [-1, 1, -1, 1]
+    assert BridgedGDAClassifier(None).fit(X, y).classes_.tolist() == [-1, 1]
+    with pytest.raises(ValueError, match="one class only: 1"):
+        BridgedGDAClassifier(None, missing_label=-1).fit(X, y)
+    named = BridgedGDAClassifier(None, missing_label="?").fit(X, [*"ab?b"])
+    assert named.classes_.tolist() == ["a", "b"]
+
+
+def test_tables_stay_tables(rng):
+    X = pd.DataFrame(rng.normal(size=(4, 3)), columns=[*"xyz"])
+    fitted = BridgedGDAClassifier(None).fit(X, ["a", None, "b", "a"])
+    assert fitted.feature_names_in_.tolist() == [*"xyz"]
+
+
+def test_bad_input_is_named(rng):
+    X = rng.normal(size=(4, 3))
+    classifier = BridgedGDAClassifier(None)
+    with pytest.raises(ValueError, match=r"All 4 labels in y are missing.*label at"):
+        classifier.fit(X, [None] * 4)
+    bad = X.copy()
+    bad[3] = np.nan
+    with pytest.raises(ValueError, match=r"1 of 4 rows of X hold NaN.*: 3"):
+        classifier.fit(bad, ["a", "b", "a", None])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        classifier.fit(X, ["a", "b", None])
+    with pytest.raises(ValueError, match="one class only"):
+        classifier.fit(X, ["a", "a", None, None])
+
+
+def test_partial_fit_takes_unlabelled_images_and_stores_none(rng):
+    X, y = images(rng, 1)
+    U, _ = images(rng, 60)
+    new, labels = images(rng, 100)
+    grown = BridgedGDAClassifier(None, missing_label=-1).partial_fit(X, y)
+    before = grown.score(new, labels)
+
+    def size():
+        return sum(getattr(value, "nbytes", 0) for value in vars(grown).values())
+
+    start = size()
+    grown.partial_fit(U[::2], np.full(len(U) // 2, -1))
+    grown.partial_fit(U[1::2], np.full(len(U) // 2, -1))
+    assert_allclose(grown.unlabelled_count_.sum(), len(U) / 2)
+    assert grown.score(new, labels) > before + 0.05
+    assert size() == start
+    more, more_y = images(rng, 1)
+    grown.partial_fit(more, more_y)
+    assert_array_equal(grown.class_count_, 2)
