@@ -6,6 +6,7 @@ stores these as attributes and draws them with ``plot``. Only ``plot`` needs mat
 
 ==================  =============================================================
 `_query`            `QueryExplanationDisplay`: the shots and texts behind a label
+`_contact_sheet`    `ContactSheetDisplay`: predicted images, uncertain ones first
 `_blend_simplex`    `BlendSimplexDisplay`: accuracy over all blending weights
 `_reliability`      `ReliabilityDisplay`: accuracy against confidence
 `_similarity`       `SimilarityDisplay`: cosines within and between classes
@@ -22,6 +23,7 @@ import this package; it imports `_search`, `_classifiers` and the layers below.
 from skbridge.inspection._bias_norm import BiasNormDisplay
 from skbridge.inspection._blend_simplex import BlendSimplexDisplay
 from skbridge.inspection._confusion import PrototypeConfusionDisplay
+from skbridge.inspection._contact_sheet import ContactSheetDisplay
 from skbridge.inspection._loss_curve import LossCurveDisplay
 from skbridge.inspection._query import QueryExplanationDisplay
 from skbridge.inspection._reliability import ReliabilityDisplay
@@ -30,6 +32,7 @@ from skbridge.inspection._similarity import SimilarityDisplay
 __all__ = [
     "BiasNormDisplay",
     "BlendSimplexDisplay",
+    "ContactSheetDisplay",
     "LossCurveDisplay",
     "PrototypeConfusionDisplay",
     "QueryExplanationDisplay",

@@ -1,0 +1,44 @@
+"""
+===================================
+Which predictions to look at
+===================================
+
+A classifier is sure of most images. A person's time belongs to the others:
+:class:`~skbridge.inspection.ContactSheetDisplay` shows them first.
+"""
+
+# %%
+# A classifier of a few emoji styles, and images in other styles
+# --------------------------------------------------------------
+
+import numpy as np
+
+from skbridge import make_few_shot_pipeline
+from skbridge.datasets import load_emoji
+from skbridge.inspection import ContactSheetDisplay
+
+shots = load_emoji(styles=["noto", "twemoji", "fluent-emoji", "emojione"])
+new = load_emoji(styles=["fxemoji", "fluent-emoji-flat"])
+names = np.array(shots.target_names)
+
+pipeline = make_few_shot_pipeline("skbridge-tiny")
+pipeline.fit(list(shots.images), names[shots.target])
+
+# %%
+# The least certain predictions
+# -----------------------------
+# Above each image is the most probable class, below it the second. The bar shows the
+# two probabilities, in blue and orange; what is left is shared by all other classes.
+
+display = ContactSheetDisplay.from_estimator(pipeline, list(new.images), n_images=18)
+
+# %%
+# Margins tell errors
+# -------------------
+# The sheet is sorted by the margin, the difference of the two probabilities. Most
+# errors have a small one.
+
+wrong = display.prediction != names[new.target]
+first, last = np.array_split(display.order, 2)
+print(f"wrong in the first half: {100 * wrong[first].mean():.0f} %")
+print(f"wrong in the second half: {100 * wrong[last].mean():.0f} %")
