@@ -44,6 +44,7 @@ IDLE = [
     (SeMoBridgeClassifier, LBFGS, {"weight_decay": 0.1}),
     (BridgedGDAClassifier, {"bridge": "identity"}, {"bridge_rank": 3}),
     (BridgedGDAClassifier, NO_TEXTS, {"lambda_1": 0.5}),
+    (BridgedGDAClassifier, {}, {"reject_label": "other"}),
 ]
 
 

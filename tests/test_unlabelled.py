@@ -1,4 +1,4 @@
-"""BridgedGDAClassifier and images without a label."""
+"""BridgedGDAClassifier: images without a label, and images of no known class."""
 
 import numpy as np
 import pandas as pd
@@ -196,3 +196,73 @@ def test_partial_fit_takes_unlabelled_images_and_stores_none(rng):
     more, more_y = images(rng, 1)
     grown.partial_fit(more, more_y)
     assert_array_equal(grown.class_count_, 2)
+
+
+# Unknown images
+
+
+def test_rejects_unknown_images_and_the_given_share_of_known_ones(rng):
+    X, y = images(rng, 30, noise=0.8)
+    new, _ = images(rng, 300, noise=0.8)
+    unknown = 3 * np.ones(WIDTH) + 1.4 * rng.normal(size=(500, WIDTH))
+    for share in (0.02, 0.1, 0.3):
+        fitted = BridgedGDAClassifier(None, reject=share).fit(X, y)
+        rejected = fitted.predict(new) == -1
+        assert abs(rejected.mean() - share) < 0.07
+        assert_array_equal(rejected, fitted.score_samples(new) < fitted.threshold_)
+        plain = BridgedGDAClassifier(None).fit(X, y)
+        labels = fitted.predict(new), plain.predict(new)
+        assert_array_equal(labels[0][~rejected], labels[1][~rejected])
+        assert_allclose(fitted.predict_proba(new), plain.predict_proba(new))
+    assert np.mean(fitted.predict(unknown) == -1) > 0.8
+
+
+def test_score_samples_ranks_unknown_images_below_known_ones(rng):
+    X, y = images(rng, 4)
+    new, _ = images(rng, 100)
+    unknown = 3 * np.ones(WIDTH) + 1.5 * rng.normal(size=(300, WIDTH))
+    fitted = BridgedGDAClassifier(None).fit(X, y)
+    scores = fitted.decision_function(new)
+    assert_allclose(fitted.score_samples(new), fitted.temperature_ * scores.max(axis=1))
+    known, other = fitted.score_samples(new), fitted.score_samples(unknown)
+    assert np.mean(known[:, None] > other) > 0.7
+
+
+def test_unknown_images_get_a_label_of_their_own(rng):
+    X, y = images(rng, 4)
+    new, _ = images(rng, 30)
+    names = np.array([*"abcdef"])[y]
+    labels = BridgedGDAClassifier(None, reject=0.5).fit(X, names).predict(new)
+    assert set(labels) == {*"abcdef", "unknown"}
+    other = BridgedGDAClassifier(None, reject=0.5, reject_label="something else")
+    assert "something else" in other.fit(X, names).predict(new)
+    numbers = BridgedGDAClassifier(None, reject=0.5, reject_label=99).fit(X, y)
+    assert 99 in numbers.predict(new)
+    assert numbers.predict(new).dtype.kind == "i"
+
+
+@pytest.mark.parametrize("label", ["a", 3])
+def test_the_label_of_unknown_images_is_no_class_and_of_their_kind(rng, label):
+    X, y = images(rng, 4)
+    names = np.array([*"abcdef"])[y]
+    classifier = BridgedGDAClassifier(None, reject=0.1, reject_label=label)
+    with pytest.raises(ValueError, match="reject_label must be a string"):
+        classifier.fit(X, names)
+
+
+def test_rejection_needs_shots_to_leave_out(rng):
+    X, y = images(rng, 1)
+    with pytest.raises(ValueError, match="no class has two shots"):
+        BridgedGDAClassifier(None, reject=0.1).fit(X, y)
+    for share in (0, 1, -0.5):
+        with pytest.raises(ValueError, match="'reject' parameter"):
+            BridgedGDAClassifier(None, reject=share).fit(X, y)
+
+
+def test_another_blend_rejects_nothing(rng):
+    X, y = images(rng, 4)
+    fitted = BridgedGDAClassifier(None, reject=0.5).fit(X, y)
+    other = fitted.reblend(lambda_3=0.5)
+    assert other.threshold_ is None
+    assert -1 not in other.predict(X)
+    assert fitted.threshold_ is not None

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES
 from skbridge._class_sums import ScatterSums
@@ -21,6 +22,7 @@ from skbridge._classifiers.unlabelled import (
 from skbridge._gaussian import fit_gaussians
 from skbridge._held_out.folds import distinct_shots
 from skbridge._held_out.temperature import PRIOR_SHOTS, fit_temperature
+from skbridge._messages import brief
 from skbridge._rows import row_lengths, unit
 from skbridge._validation import all_or_nothing, check_partly_labelled
 
@@ -101,6 +103,13 @@ class BridgedGDAClassifier(BridgedClassifier):
     missing_label : int or str, default=None
         Value of y that marks an image without a label. None, NaN and ``pd.NA`` mark
         one whatever this is.
+    reject : float, default=None
+        Share of known images, between 0 and 1, that `predict` may give up as unknown:
+        those whose `score_samples` is lowest. The threshold is found on the shots, each
+        left out. None labels every image.
+    reject_label : str or int, default=None
+        Label of unknown images: by default "unknown" where labels are strings, and -1
+        where they are numbers. Not used where `reject` is None.
 
     Attributes
     ----------
@@ -130,6 +139,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         Sum of the sample weights of the shots of each class.
     unlabelled_count_ : ndarray of shape (n_classes,)
         What the unlabelled images add to it, in shots; zero if they were not used.
+    threshold_ : float or None
+        Unknown are images whose `score_samples` is below it; None without `reject`.
     uses_unlabelled_ : bool or None
         Whether unlabelled images are used: if held-out shots gain from them. None
         before there are any.
@@ -206,6 +217,8 @@ class BridgedGDAClassifier(BridgedClassifier):
             StrOptions({"auto"}),
         ],
         "missing_label": [Integral, str, None],
+        "reject": [Interval(Real, 0, 1, closed="neither"), None],
+        "reject_label": [Integral, str, None],
     }
 
     def __init__(
@@ -219,6 +232,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         lambda_3="auto",
         temperature="auto",
         missing_label=None,
+        reject=None,
+        reject_label=None,
     ):
         self.texts = texts
         self.bridge = bridge
@@ -228,6 +243,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         self.lambda_3 = lambda_3
         self.temperature = temperature
         self.missing_label = missing_label
+        self.reject = reject
+        self.reject_label = reject_label
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
@@ -256,8 +273,9 @@ class BridgedGDAClassifier(BridgedClassifier):
         ValueError
             If y has one class only or no label at all, a label has no text, X and the
             texts have different widths, an embedding or the sum of a class's
-            embeddings is zero, both blending weights are zero, or one parameter makes
-            another idle.
+            embeddings is zero, both blending weights are zero, one parameter makes
+            another idle, `reject` is set but no class has two shots, or `reject_label`
+            is a class or of another kind than the labels.
         """
         shots, pool = check_partly_labelled(self, X, y, sample_weight)
         X, codes, weight = self._start_checked_fit(*shots)
@@ -317,7 +335,7 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     def _start_sums(self, X):
         super()._start_sums(X)
-        self._sharpness = 1.0
+        self._sharpness, self._least_score = 1.0, None
         self.uses_unlabelled_ = None
 
     def _idle_parameters(self):
@@ -325,6 +343,8 @@ class BridgedGDAClassifier(BridgedClassifier):
             yield ("bridge_rank",), "bridge='identity'"
         if self._text_features is None and self.lambda_1:
             yield ("lambda_1",), "no class texts"
+        if self.reject is None:
+            yield ("reject_label",), "reject=None"
 
     def _check_weights(self):
         if not self._lambda_1() and not self._lambda_3():
@@ -343,6 +363,96 @@ class BridgedGDAClassifier(BridgedClassifier):
             logit_scale=self._logit_scale,
             spreads=(1.0, 1.0, _SPREAD if has_texts else _SPREAD_WITHOUT_TEXTS),
         )
+
+    def _finish_fit(self):
+        super()._finish_fit()
+        self.threshold_ = None
+        if self._least_score is not None:
+            self.threshold_ = self.temperature_ * self._least_score
+            self._unknown = self._unknown_label()
+
+    def _unknown_label(self):
+        is_text = isinstance(self.classes_[0], str)
+        label = self.reject_label
+        if label is None:
+            label = "unknown" if is_text else -1
+        if isinstance(label, str) != is_text or label in self.classes_:
+            kind = "a string" if is_text else "a number"
+            raise ValueError(
+                f"reject_label must be {kind}, as the labels are, that is not among "
+                f"the classes; got {brief(label)}."
+            )
+        return label
+
+    def reblend(self, **params):
+        """Copy the fitted classifier with other blend parameters, without a new fit.
+
+        The copy rejects nothing: a threshold belongs to the blend that it was found
+        for.
+
+        Parameters
+        ----------
+        **params
+            Values of parameters named in `blend_parameters`, or of `temperature`.
+
+        Returns
+        -------
+        BridgedGDAClassifier
+            A fitted classifier that shares all arrays with this one.
+
+        Raises
+        ------
+        ValueError
+            If a name is not a blend parameter, or the values contradict each other.
+        """
+        other = super().reblend(**params)
+        other._least_score = other.threshold_ = None
+        return other
+
+    def predict(self, X):
+        """Most probable label of each row, or the label of unknown images.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Image embeddings; their lengths do not matter.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels among `classes_` and, with `reject`, the label of unknown images
+            where `score_samples` is below `threshold_`.
+        """
+        check_is_fitted(self)
+        if self.threshold_ is None:
+            return super().predict(X)
+        least = self._least_score
+
+        def known(scores):
+            codes = scores.argmax(axis=1)
+            return np.where(scores.max(axis=1) < least, -1, codes)
+
+        codes = self._blockwise(X, known)
+        unknown = np.array([self._unknown])
+        # The last one is unknown; concatenation makes strings wide enough for both.
+        return np.concatenate([self.classes_, unknown])[codes]
+
+    def score_samples(self, X):
+        """Log density of each row, up to a constant, under its nearest class.
+
+        Low for images of no known class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Image embeddings; their lengths do not matter.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            ``temperature_`` times the largest score.
+        """
+        return self._blockwise(X, lambda scores: self.temperature_ * scores.max(axis=1))
 
     def _automatic_temperature(self):
         return self._sharpness * self.blend_.default_temperature
@@ -389,35 +499,55 @@ class BridgedGDAClassifier(BridgedClassifier):
         return blend.fold((z1, None, z3), _SCORED_ROWS, self._bridge.inverse.dtype)
 
     def _calibrate(self, X, codes, weight, seen=0.0):
-        """Find the temperature from the shots, each left out, over the default one.
+        """Find temperature and threshold from the shots, each left out.
 
-        `seen` is the weight of earlier shots, which keep their say.
+        `seen` is the weight of earlier shots, by which the temperature that they led
+        to counts.
         """
-        if self.temperature != "auto":
+        if self.temperature != "auto" and self.reject is None:
             return
+        left_out = self._left_out(X, codes, weight)
+        if left_out is None:
+            self._check_reject()
+            return
+        scores, codes, weight = left_out
+        if self.reject is not None:
+            best = scores.max(axis=1)
+            order = np.argsort(best)
+            share = np.cumsum(weight[order]) / weight.sum()
+            position = np.searchsorted(share, self.reject, side="right")
+            self._least_score = float(best[order[min(position, len(best) - 1)]])
+        default = self._sharpness * self._make_blend().default_temperature
+        found = fit_temperature(
+            [(scores, codes, weight)], default, prior_shots=PRIOR_SHOTS + seen
+        )
+        n = self.class_count_[codes]
+        power = _GROWTH if self._text_features is None else _GROWTH / 2
+        growth = np.average((n / (n - weight)) ** power, weights=weight)
+        self._sharpness *= growth * found / default
+
+    def _left_out(self, X, codes, weight):
+        """Scores of shots that fits to the others give; None if no class has two."""
         X, codes, weight = distinct_shots(X, codes, weight)
         others = self.class_count_[codes] - weight
         rows = np.flatnonzero(others > 1e-9 * weight)
         if not len(rows):
-            return
+            return None
         rows = rows[:: max(1, len(rows) // _CALIBRATION_SHOTS)]
         x, codes, weight = unit(X[rows].astype(np.float64)), codes[rows], weight[rows]
-        fitted = self._fit_gaussians(self._sums)
-        z3 = fitted.leave_one_out(
+        z3 = self._fit_gaussians(self._sums).leave_one_out(
             x, codes, weight, self._sums.count, self._sums.unit_features
         )
         z1 = None if self._text_features is None else x @ self._text_features.T
-        blend = self._make_blend()
-        default = self._sharpness * blend.default_temperature
-        found = fit_temperature(
-            [(blend.scores((z1, None, z3)), codes, weight)],
-            default,
-            prior_shots=PRIOR_SHOTS + seen,
-        )
-        n = self.class_count_[codes]
-        power = _GROWTH if z1 is None else _GROWTH / 2
-        growth = np.average((n / (n - weight)) ** power, weights=weight)
-        self._sharpness *= growth * found / default
+        return self._make_blend().scores((z1, None, z3)), codes, weight
+
+    def _check_reject(self):
+        if self.reject is not None and self._least_score is None:
+            raise ValueError(
+                f"reject={self.reject:g} finds its threshold on shots that are left "
+                "out, one by one, but no class has two shots. Give some classes two "
+                "shots, or set reject=None and choose a threshold on score_samples."
+            )
 
     def _learn_unlabelled(self, shots, pool):
         """Add unlabelled images to the sums, if held-out shots gain from them."""
