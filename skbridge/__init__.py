@@ -7,6 +7,7 @@ from skbridge._classifiers.gda import BridgedGDAClassifier
 from skbridge._classifiers.semobridge import SeMoBridgeClassifier
 from skbridge._embedder import CLIPEmbedder
 from skbridge._images.augment import augment_shots
+from skbridge._onnx import to_onnx
 from skbridge._pipeline import make_few_shot_pipeline
 from skbridge._search.search_cv import FewShotSearchCV
 from skbridge._texts.head import TextHead
@@ -24,6 +25,7 @@ __all__ = [
     "__version__",
     "augment_shots",
     "make_few_shot_pipeline",
+    "to_onnx",
 ]
 
 
