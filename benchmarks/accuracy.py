@@ -49,7 +49,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, wilcoxon
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
@@ -385,6 +385,15 @@ for _name, _class in (("gda", BridgedGDAClassifier), ("mean", SeMoBridgeClassifi
 METHODS["mean, cut 0.25"] = Method(bridged(pinv_atol=0.25), ABLATION)
 
 
+QUICK_METHODS = [
+    "zero-shot CLIP",
+    "Tip-Adapter",
+    "GDA",
+    "ProKeR",
+    "SeMoBridge, default",
+    "BridgedGDA",
+]
+
 # Measuring
 
 
@@ -400,6 +409,13 @@ def expected_calibration_error(proba, codes, n_bins=15):
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     gaps = np.bincount(bins, weights=confidence - right, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(codes))
+
+
+def area_under_risk_coverage(proba, codes):
+    """Mean error rate of the most certain images, over all shares of the images."""
+    wrong = proba.argmax(axis=1) != codes
+    order = np.argsort(-proba.max(axis=1), kind="stable")
+    return float((np.cumsum(wrong[order]) / np.arange(1, len(codes) + 1)).mean())
 
 
 def measure(folder, name, n_shots, seed, method):
@@ -426,6 +442,7 @@ def measure(folder, name, n_shots, seed, method):
         "accuracy": 100 * float((proba.argmax(axis=1) == codes).mean()),
         "ece": 100 * expected_calibration_error(proba, codes),
         "log_loss": log_loss(proba, codes),
+        "risk": 100 * area_under_risk_coverage(proba, codes),
         "seconds": seconds,
     }
 
@@ -485,6 +502,17 @@ class Results:
         for record in records:
             cell = record["method"], record["data"], record["shots"]
             self._values.setdefault(cell, []).append(record)
+        self._cells = {(data, shots) for _, data, shots in self._values}
+
+    def is_complete(self, method):
+        """Whether a method ran wherever any did."""
+        return all((method, *cell) in self._values for cell in self._cells)
+
+    def mean_table(self, method, name="accuracy"):
+        """Means over data sets, by number of shots; NaN unless it ran on all."""
+        if not self.is_complete(method):
+            return np.full(len(self.shots), np.nan)
+        return np.nanmean(self.table(method, name), axis=0)
 
     def cell(self, method, data, shots, name="accuracy"):
         values = self._values.get((method, data, shots))
@@ -517,6 +545,13 @@ class Results:
         return np.sqrt(errors.sum()) / len(cells)
 
 
+def nanmean(values, axis=None):
+    """Mean of the values that there are, NaN where there are none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=axis)
+
+
 def figure(value, digits=2):
     return "n/a" if np.isnan(value) else f"{value:.{digits}f}"
 
@@ -528,24 +563,26 @@ def markdown(header, rows):
 
 
 def accuracy_table(results, methods):
-    complete = [m for m in methods if not np.isnan(results.table(m)).any()]
+    complete = [m for m in methods if results.is_complete(m)]
     # A rank of each complete method on each data set at each number of shots.
     stack = np.array([results.table(m).ravel() for m in complete])
+    stack = stack[:, ~np.isnan(stack).all(axis=0)] if complete else stack
     ranks = rankdata(-stack, axis=0).mean(axis=1) if complete else []
     ranks = dict(zip(complete, ranks, strict=True))
     rows = []
     for method in methods:
         table = results.table(method)
-        spread = table.mean(axis=1).std(ddof=1) if len(table) > 1 else np.nan
+        whole = table if results.is_complete(method) else np.full_like(table, np.nan)
+        spread = nanmean(table, axis=1).std(ddof=1) if len(table) > 1 else np.nan
         rows.append(
             [
                 method,
-                *(figure(value) for value in table.mean(axis=0)),
-                f"**{figure(table.mean())}**",
+                *(figure(value) for value in nanmean(whole, axis=0)),
+                f"**{figure(nanmean(whole))}**",
                 figure(results.standard_error(method)),
                 figure(spread / np.sqrt(len(table))),
                 figure(ranks.get(method, np.nan), 1),
-                *(figure(value) for value in table.mean(axis=1)),
+                *(figure(value) for value in nanmean(table, axis=1)),
             ]
         )
     header = ["method", *(f"{k} shot" for k in results.shots), "mean"]
@@ -559,7 +596,7 @@ def rows_by_data_set(results, methods, name="accuracy", digits=2):
         for method in methods:
             values = results.table(method, name, [data])[0]
             if not np.isnan(values).all():
-                mean = f"**{figure(values.mean(), digits)}**"
+                mean = f"**{figure(nanmean(values), digits)}**"
                 shown = [figure(value, digits) for value in values]
                 rows.append([data, method, *shown, mean])
     header = ["data set", "method", *(f"{k} shot" for k in results.shots), "mean"]
@@ -573,7 +610,7 @@ def probability_table(results, methods):
         ece, loss = results.table(method, "ece"), results.table(method, "log_loss")
         runs = ~np.isnan(loss).all(axis=1)
         if runs.any():
-            columns = zip(ece[runs].mean(axis=0), loss[runs].mean(axis=0), strict=True)
+            columns = zip(nanmean(ece, axis=0), nanmean(loss, axis=0), strict=True)
             shown = ["n/a" if np.isnan(a) else f"{a:.1f} / {b:.2f}" for a, b in columns]
             rows.append([method, str(int(runs.sum())), *shown])
     header = ["method", "sets", *(f"{k} shot" for k in results.shots)]
@@ -582,22 +619,59 @@ def probability_table(results, methods):
 
 def margins(results, ours, rivals):
     """Ours less the best rival, by shots and in the mean over everything."""
-    known = [m for m in rivals if not np.isnan(results.table(m)).any()]
+    known = [m for m in rivals if results.is_complete(m)]
     rows = []
     for method in ours:
-        table = results.table(method)
-        if np.isnan(table).any() or not known:
+        if not results.is_complete(method) or not known:
             continue
         row = [method]
         for column in range(len(results.shots)):
-            means = {m: results.table(m)[:, column].mean() for m in known}
+            means = {m: results.mean_table(m)[column] for m in known}
             best = max(means, key=means.get)
-            difference = table[:, column].mean() - means[best]
+            difference = results.mean_table(method)[column] - means[best]
             row.append(f"{difference:+.2f} ({best})")
-        means = {m: results.table(m).mean() for m in known}
+        means = {m: nanmean(results.table(m)) for m in known}
         best = max(means, key=means.get)
-        rows.append([*row, f"**{table.mean() - means[best]:+.2f}** ({best})"])
+        difference = nanmean(results.table(method)) - means[best]
+        rows.append([*row, f"**{difference:+.2f}** ({best})"])
     header = ["method", *(f"{k} shot" for k in results.shots), "mean"]
+    return markdown(header, rows)
+
+
+def losses(results, method, rivals):
+    """Data sets and numbers of shots where a rival is more than 0.5 points ahead."""
+    known = [m for m in rivals if results.is_complete(m)]
+    rows = []
+    for data, shots in product(results.data_sets, results.shots):
+        cells = {m: results.cell(m, data, shots) for m in known}
+        own = results.cell(method, data, shots)
+        if not cells or np.isnan(own):
+            continue
+        best = max(cells, key=cells.get)
+        if cells[best] - own > 0.5:
+            row = [data, str(shots), figure(own), figure(cells[best]), best]
+            rows.append([*row, f"{own - cells[best]:+.2f}"])
+    header = ["data set", "shots", method, "best rival", "which", "difference"]
+    return markdown(header, rows) if rows else "Nowhere."
+
+
+def signed_ranks(results, method, rivals):
+    """Wilcoxon's signed-rank test over data sets, of means over numbers of shots."""
+    own = nanmean(results.table(method), axis=1)
+    rows = []
+    for rival_name in rivals:
+        if results.is_complete(rival_name):
+            difference = own - nanmean(results.table(rival_name), axis=1)
+            p = wilcoxon(difference, alternative="greater").pvalue
+            rows.append(
+                [
+                    rival_name,
+                    f"{difference.mean():+.2f}",
+                    f"{np.count_nonzero(difference > 0)} of {len(difference)}",
+                    f"{p:.3f}",
+                ]
+            )
+    header = ["rival", "mean difference", "data sets won", "one-sided p"]
     return markdown(header, rows)
 
 
@@ -630,9 +704,20 @@ def sections(results, records):
     if ours and rivals + trained:
         yield "### Lead over the best of all rivals there, points"
         yield margins(results, ours, rivals + trained)
+    if "BridgedGDA" in ours and rivals + trained:
+        yield "### Where a rival is ahead by more than 0.5 points"
+        yield losses(results, "BridgedGDA", rivals + trained)
+        if len(results.data_sets) > 1:
+            yield "### Signed-rank test over data sets"
+            yield signed_ranks(results, "BridgedGDA", rivals + trained)
     if methods:
         yield "### Probabilities: expected calibration error in % / log loss"
         yield probability_table(results, methods)
+        yield (
+            "### Errors in % among the images that are kept, where the least certain "
+            "are given up; mean over all shares"
+        )
+        yield rows_by_data_set(results, methods, "risk")
     if methods and 0 < len(text_sets) < len(results.data_sets):
         yield "The same on data sets with class texts only:"
         yield probability_table(with_texts, methods)
@@ -643,7 +728,7 @@ def sections(results, records):
             "energy. Cuts are those of each data set's own bridge."
         )
         yield rows_by_data_set(results, ablation)
-        complete = [m for m in ablation if not np.isnan(results.table(m)).any()]
+        complete = [m for m in ablation if results.is_complete(m)]
         if len(results.data_sets) > 1 and complete:
             yield "Those that run on every data set:"
             yield accuracy_table(results, complete)
@@ -683,7 +768,10 @@ def parse(arguments=None):
     parser.add_argument("--emoji", action="store_true", help="run on the emoji too")
     parser.add_argument("--data", nargs="+", default=list(DATA_SETS))
     parser.add_argument("--shots", nargs="+", type=int, default=list(SHOTS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--quick", action="store_true", help="one draw, and methods that fit quickly"
+    )
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME"
     )
@@ -691,6 +779,8 @@ def parse(arguments=None):
     parser.add_argument("--records", type=Path, help="JSON lines, read and extended")
     parser.add_argument("--output", type=Path, help="where to write the tables")
     options = parser.parse_args(arguments)
+    if options.quick:
+        options.seeds, options.methods = 1, QUICK_METHODS
     if options.features is None and not options.emoji:
         parser.error("nothing to run on: give --features FOLDER, --emoji, or both.")
     if options.features is not None:

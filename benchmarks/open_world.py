@@ -1,0 +1,204 @@
+"""Unlabelled images, and images of no known class, on real CLIP features.
+
+    python benchmarks/open_world.py --features FOLDER --output open_world.md
+
+The folder is that of ``accuracy.py``; ImageNet, which has no queries of its own, is
+left out of the first part.
+
+- Unlabelled images: half of the queries, drawn anew for each seed, are given without
+  labels, and accuracy is that on the other half. Beside `BridgedGDAClassifier` are
+  scikit-learn's `SelfTrainingClassifier` around it, and `LabelSpreading` on the unit
+  embeddings.
+- Unknown classes: a third of the classes, drawn anew, has neither shots nor texts. The
+  AUROC is that of telling their queries from the others, by `score_samples`, by the
+  largest probability, and by MCM (the largest softmax probability of the cosines with
+  the class texts, at temperature 1). Beside it what ``reject=0.05`` gives up.
+
+Nothing is chosen on the queries.
+"""
+
+import argparse
+import os
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import numpy as np
+from _measure import markdown_table
+from accuracy import DATA_SETS, SHOTS, expected_calibration_error, load_problem
+from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
+from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
+
+from skbridge import BridgedGDAClassifier
+from skbridge._rows import unit
+
+REJECTED = 0.05
+UNLABELLED = ["BridgedGDA", "SelfTrainingClassifier", "LabelSpreading"]
+UNKNOWN = ["score_samples", "largest probability", "MCM"]
+
+
+def accuracy(classifier, X, y):
+    return 100 * np.mean(classifier.predict(X) == y)
+
+
+def unlabelled_gains(folder, name, n_shots, seed):
+    """Accuracy without unlabelled images, and the gain of each method from them."""
+    problem = load_problem(folder, name, n_shots, seed) or load_problem(
+        folder, name, n_shots, 0
+    )
+    if problem is None:
+        return None
+    order = np.random.default_rng(seed).permutation(len(problem.targets))
+    pool, judged = np.split(order, [len(order) // 2])
+    X = np.concatenate([problem.X, problem.queries[pool]])
+    y = np.concatenate([problem.y, np.full(len(pool), -1)])
+    queries, targets = problem.queries[judged], problem.targets[judged]
+    plain = BridgedGDAClassifier(problem.head).fit(problem.X, problem.y)
+    both = BridgedGDAClassifier(problem.head, missing_label=-1).fit(X, y)
+    rounds = SelfTrainingClassifier(BridgedGDAClassifier(problem.head)).fit(X, y)
+    spreading = LabelSpreading(kernel="knn", n_neighbors=10).fit(unit(X), y)
+    before = accuracy(plain, queries, targets)
+    proba = both.predict_proba(queries)
+    codes = np.searchsorted(both.classes_, targets)
+    return {
+        "before": before,
+        "BridgedGDA": accuracy(both, queries, targets) - before,
+        "SelfTrainingClassifier": accuracy(rounds, queries, targets) - before,
+        "LabelSpreading": accuracy(spreading, unit(queries), targets) - before,
+        "used": float(both.uses_unlabelled_),
+        "ECE": 100 * expected_calibration_error(proba, codes),
+        "texts": problem.has_texts,
+    }
+
+
+def unknown_classes(folder, name, n_shots, seed):
+    """AUROC of telling unknown classes from known ones, and what is rejected."""
+    problem = load_problem(folder, name, n_shots, seed) or load_problem(
+        folder, name, n_shots, 0
+    )
+    if problem is None:
+        return None
+    labels = np.unique(problem.y)
+    rng = np.random.default_rng(seed)
+    known = rng.permutation(labels)[: len(labels) - len(labels) // 3]
+    shots = np.isin(problem.y, known)
+    is_known = np.isin(problem.targets, known)
+    reject = {"reject": REJECTED} if n_shots > 1 else {}
+    classifier = BridgedGDAClassifier(problem.head, **reject)
+    classifier.fit(problem.X[shots], problem.y[shots])
+    z1, _, _ = classifier.component_logits(problem.queries)
+    scores = {
+        "score_samples": classifier.score_samples(problem.queries),
+        "largest probability": classifier.predict_proba(problem.queries).max(axis=1),
+    }
+    if z1 is not None:
+        scores["MCM"] = softmax(z1, axis=1).max(axis=1)
+    found = {key: 100 * roc_auc_score(is_known, s) for key, s in scores.items()}
+    if reject:
+        rejected = classifier.predict(problem.queries) == -1
+        found["known rejected"] = 100 * rejected[is_known].mean()
+        found["unknown rejected"] = 100 * rejected[~is_known].mean()
+    return found | {"texts": problem.has_texts}
+
+
+def measured(function, jobs, n_jobs):
+    """Records of the jobs by (data set, number of shots)."""
+    cells = {}
+    with ProcessPoolExecutor(n_jobs) as pool:
+        futures = {job: pool.submit(quietly, function, *job) for job in jobs}
+    for (_, name, n_shots, _), future in futures.items():
+        if future.result() is not None:
+            cells.setdefault((name, n_shots), []).append(future.result())
+    return cells
+
+
+def quietly(function, *job):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*job)
+
+
+def mean(records, key):
+    values = [record[key] for record in records if key in record]
+    return np.mean(values) if values else np.nan
+
+
+def figure(value, digits=1, sign=""):
+    return "n/a" if np.isnan(value) else f"{value:{sign}.{digits}f}"
+
+
+def table(cells, shots, columns, sign=""):
+    """A row for each data set and column, one cell for each number of shots."""
+    names = list(dict.fromkeys(name for name, _ in cells))
+    rows = []
+    for name, column in product(names, columns):
+        values = [mean(cells.get((name, k), []), column) for k in shots]
+        if not np.isnan(values).all():
+            rows.append([name, column, *(figure(v, sign=sign) for v in values)])
+    return markdown_table(["data set", "", *(f"{k} shot" for k in shots)], rows)
+
+
+def means(cells, shots, columns, sign=""):
+    """The same over data sets, with and without class texts."""
+    rows = []
+    for has_texts, column in product((True, False), columns):
+        values = []
+        for k in shots:
+            found = [
+                mean(records, column)
+                for (_, n_shots), records in cells.items()
+                if n_shots == k and records[0]["texts"] == has_texts
+            ]
+            found = [value for value in found if not np.isnan(value)]
+            values.append(np.mean(found) if found else np.nan)
+        if not np.isnan(values).all():
+            kind = "with texts" if has_texts else "without"
+            rows.append([kind, column, *(figure(v, sign=sign) for v in values)])
+    return markdown_table(["data sets", "", *(f"{k} shot" for k in shots)], rows)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--data", nargs="+", default=list(DATA_SETS))
+    parser.add_argument("--shots", nargs="+", type=int, default=list(SHOTS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args(argv)
+    jobs = [
+        (options.features, *job)
+        for job in product(options.data, options.shots, range(options.seeds))
+    ]
+    own = [job for job in jobs if job[1] != "imagenet"]
+    gains = measured(unlabelled_gains, own, options.jobs)
+    unknown = measured(unknown_classes, jobs, options.jobs)
+    rejection = ["known rejected", "unknown rejected"]
+    text = "\n\n".join(
+        [
+            "# Unlabelled images and unknown classes",
+            "Made by `python benchmarks/open_world.py`, whose `--help` says how.",
+            "## Half of the queries as unlabelled images: gain in points",
+            means(gains, options.shots, UNLABELLED, "+"),
+            table(gains, options.shots, UNLABELLED, "+"),
+            "Accuracy before, share of fits that used them, calibration error after:",
+            table(gains, options.shots, ["before", "used", "ECE"]),
+            "## A third of the classes unknown: AUROC in %",
+            means(unknown, options.shots, UNKNOWN),
+            table(unknown, options.shots, UNKNOWN),
+            f"Share in % that `reject={REJECTED}` gives up:",
+            table(unknown, options.shots, rejection),
+        ]
+    )
+    print(text)
+    if options.output is not None:
+        options.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
