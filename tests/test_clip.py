@@ -380,7 +380,7 @@ def test_half_precision_stays_close(folders, name, precision):
     images = loaded.embed_scaled(batch, precision)
     assert images.dtype == torch.float32
     # Half precision has 8 or 11 bits, and a tower a dozen products in a row.
-    atol = {"bf16": 0.05, "fp16": 0.01}[precision]
+    atol = {"bf16": 0.08, "fp16": 0.01}[precision]
     expected = loaded.embed_scaled(batch)
     assert not torch.equal(images, expected)
     np.testing.assert_allclose(images, expected, atol=atol)

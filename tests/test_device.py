@@ -1,5 +1,6 @@
 """Device and precision rules, tried without the devices themselves."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -104,7 +105,11 @@ def test_precision_suits_the_device(precision, device, expected):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_is_never_used_on_a_cpu(precision):
+def test_half_precision_needs_its_instructions_on_a_cpu(precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert resolve_precision("auto", "cpu") == "fp32"
+    assert resolve_precision("bf16", "cpu") == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     with pytest.warns(UserWarning, match=f"precision='{precision}' is not used on"):
         assert resolve_precision(precision, "cpu") == "fp32"
 
@@ -172,3 +177,31 @@ def test_only_a_cpu_that_torch_uses_whole_leaves_no_core_free(
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
     assert leaves_cores_free(device) is free
+
+
+FORKED = """
+import os, sys, warnings
+import numpy as np, torch
+from skbridge import CLIPEmbedder
+torch.set_num_threads(2)
+images = [np.full((64, 64, 3), grey, np.uint8) for grey in range(40)]
+embedder = CLIPEmbedder("skbridge-tiny", device="cpu")
+expected = embedder.transform(images)
+child = os.fork()
+if child == 0:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        same = np.allclose(embedder.transform(images), expected, rtol=1e-4, atol=1e-5)
+        embedder.transform(images)
+    told = [str(warning.message) for warning in caught]
+    os._exit(0 if same and len(told) == 1 and "'spawn' or joblib" in told[0] else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_process_forked_after_use_computes_in_one_thread():
+    # It waited for ever for the threads that it had in the parent.
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    subprocess.run(command, check=True, timeout=60, env=environment)

@@ -3,7 +3,8 @@
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -176,6 +177,10 @@ class Backend(ABC):
     def _image_features(self, batch):
         """Image embeddings of a batch as `scale` makes it, not normalised."""
 
+    @abstractmethod
+    def _image_modules(self):
+        """Names of the children of `model` that make up the image tower."""
+
     def _n_patches(self, height, width):
         """Patches of an image, a measure of the memory that it takes in the tower."""
         return max(1, (height // 16) * (width // 16))
@@ -234,8 +239,8 @@ class Backend(ABC):
         batch : torch.Tensor of shape (n, 3, height, width)
             As `scale` makes it, on any device.
         precision : {"fp32", "bf16", "fp16"}, default="fp32"
-            Precision of the arithmetic, through autocast. (Half-precision weights
-            would be smaller, but open_clip's fail in towers such as SigLIP's.)
+            Precision of the arithmetic: through autocast on a GPU, in a copy of the
+            tower on a CPU, where autocast is slower than float32.
 
         Returns
         -------
@@ -243,8 +248,19 @@ class Backend(ABC):
         """
         import torch
 
+        batch, loaded = batch.to(self.device), self
+        if self.device == "cpu" and precision == "bf16":
+            batch, loaded, precision = batch.bfloat16(), self._bfloat16, "fp32"
         with torch.no_grad(), _autocast(self.device, precision):
-            return self._image_features(batch.to(self.device)).float()
+            return loaded._image_features(batch).float()
+
+    @cached_property
+    def _bfloat16(self):
+        """The same backend with a copy of the image tower in bfloat16."""
+        half = shallow_copy(self.model)
+        for name in self._image_modules():
+            half._modules[name] = copy.deepcopy(half._modules[name]).bfloat16()
+        return replace(self, model=half)
 
     # Texts, always in float32
 

@@ -1,11 +1,25 @@
 """Where a model runs and in which precision."""
 
+import os
+import sys
 import warnings
 
 import joblib
 import numpy as np
 
 _FALLBACK = "Requested device {device!r} but {reason}. Using device 'cpu' instead."
+
+# Whether this process was forked from one that had imported torch.
+_FORKED = False
+
+
+def _after_fork():
+    global _FORKED
+    _FORKED = "torch" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def resolve_device(device="auto"):
@@ -34,6 +48,7 @@ def resolve_device(device="auto"):
     >>> resolve_device("cpu")
     'cpu'
     """
+    _replace_dead_threads()
     kind, _, index = str(device).partition(":")
     is_indexed_cuda = kind == "cuda" and index.isdecimal()
     if device not in (None, "auto", "cpu", "mps", "cuda") and not is_indexed_cuda:
@@ -65,6 +80,29 @@ def resolve_device(device="auto"):
     return "cpu"
 
 
+def _replace_dead_threads():
+    """Let torch compute in one thread in a forked process.
+
+    The threads that it started in the parent are not there, and it would wait for them
+    for ever.
+    """
+    global _FORKED
+    if not _FORKED:
+        return
+    _FORKED = False
+    import torch
+
+    n_threads = torch.get_num_threads()
+    if n_threads > 1:
+        torch.set_num_threads(1)
+        warnings.warn(
+            "This process was forked from one that had loaded torch, whose "
+            f"{n_threads} threads do not survive a fork. torch computes in one thread "
+            "here. Start processes with 'spawn' or joblib's loky to use more.",
+            stacklevel=3,
+        )
+
+
 def resolve_precision(precision="auto", device="cpu"):
     """Turn the `precision` parameter into one that suits the device.
 
@@ -79,8 +117,9 @@ def resolve_precision(precision="auto", device="cpu"):
     Returns
     -------
     {"fp32", "bf16", "fp16"}
-        Always "fp32" on the CPU, where half precision is slow and, for some layers,
-        not implemented; a UserWarning tells those who asked for it.
+        "fp32" on a CPU that has no instructions for half precision, where it is slow:
+        "fp16" on any, "bf16" on those without AVX512-BF16. A UserWarning tells those
+        who asked for it.
 
     Raises
     ------
@@ -100,13 +139,23 @@ def resolve_precision(precision="auto", device="cpu"):
         )
     if precision == "auto":
         return "fp32"
-    if device == "cpu" and precision != "fp32":
-        warnings.warn(
-            f"precision={precision!r} is not used on the CPU. Using 'fp32' instead.",
-            stacklevel=2,
-        )
-        return "fp32"
-    return precision
+    if device != "cpu" or precision == "fp32":
+        return precision
+    if precision == "bf16" and _cpu_has_bf16():
+        return precision
+    warnings.warn(
+        f"precision={precision!r} is not used on this CPU, which has no instructions "
+        "for it. Using 'fp32' instead.",
+        stacklevel=2,
+    )
+    return "fp32"
+
+
+def _cpu_has_bf16():
+    import torch
+
+    # Elsewhere, as with AVX2 only, bfloat16 is slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def leaves_cores_free(device):

@@ -11,9 +11,11 @@ architecture's first listed tag.
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -181,7 +183,8 @@ class OpenCLIP(Backend):
             options["text_cfg"] = text_config
         # Building the towers draws their first weights, which the loaded ones
         # replace: the caller's random stream must not notice.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        quiet = _without_log("No pretrained weights loaded")  # They come afterwards.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet:
             # That TorchScript is on its way out helps nobody whose weights are in it.
             warnings.filterwarnings("ignore", r".*(TorchScript|torch\.jit)")
             try:
@@ -243,6 +246,9 @@ class OpenCLIP(Backend):
                 image = step(image)
         return image
 
+    def _image_modules(self):
+        return ["visual"]
+
     def _n_patches(self, height, width):
         rows, columns = getattr(
             self.model.visual, "grid_size", (height // 16, width // 16)
@@ -299,6 +305,21 @@ def imagenet_class_names():
     from open_clip import IMAGENET_CLASSNAMES
 
     return list(IMAGENET_CLASSNAMES)
+
+
+@contextmanager
+def _without_log(start):
+    """Leave out what the root logger is given that starts with some words."""
+
+    def is_other(record):
+        return not record.getMessage().startswith(start)
+
+    root = logging.getLogger()
+    root.addFilter(is_other)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_other)
 
 
 def _same_weights(repository):

@@ -202,6 +202,9 @@ class Transformers(Backend):
         pixels = self.processor(image, **given)["pixel_values"][0]
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
+    def _image_modules(self):
+        return [name for name in self.model._modules if not name.startswith("text")]
+
     def _n_patches(self, height, width):
         config = getattr(self.model.config, "vision_config", self.model.config)
         side = getattr(config, "patch_size", 16)
