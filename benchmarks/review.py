@@ -2,7 +2,7 @@
 
     python benchmarks/review.py --features FOLDER --output review.md
 
-The folder is that of ``benchmarks/accuracy.py``. Two tables:
+The folder is that of ``benchmarks/accuracy.py``. Three tables:
 
 - *Labels needed.* A pool without labels, and one labelled image per class; labels are
   given in rounds, until the classifier is as accurate on other images as 8 random
@@ -13,6 +13,8 @@ The folder is that of ``benchmarks/accuracy.py``. Two tables:
   rows of the lowest scores as there are wrong ones. cleanlab's ranking, where it is
   installed, gets probabilities of the same leave-one-out fits, and of its users' usual
   five folds.
+- *Forecast.* What `shot_curve` expects at 16 shots per class from 8 of them, beside
+  what it finds at 15 of the 16.
 
 The classifier is BridgedGDAClassifier with its defaults. The last column is a choice
 made on the other data sets: for each, the strategy, or the share of shots that the
@@ -44,7 +46,7 @@ from accuracy import (
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from skbridge import BridgedGDAClassifier
-from skbridge.review import label_next, suspicious_labels
+from skbridge.review import label_next, shot_curve, suspicious_labels
 from skbridge.review._held_out import held_out_log_proba
 from skbridge.review._labels import margins_of
 
@@ -280,6 +282,38 @@ def flips_table(results):
     return "\n\n".join(parts)
 
 
+# Forecast
+
+
+def measure_forecast(job):
+    """Accuracy now, expected and found, of shots that are left out."""
+    folder, name, draw = job
+    warnings.simplefilter("ignore")
+    problem = load_problem(folder, name, 2 * GOAL_SHOTS, draw)
+    problem = problem or load_problem(folder, name, 2 * GOAL_SHOTS, 0)
+    if problem is None:
+        return None
+    X, y = problem.X, problem.y
+    classifier = make_classifier(problem.head)
+    few = draw_rows(y, GOAL_SHOTS, np.random.default_rng(draw))
+    now = shot_curve(classifier, X[few], y[few])
+    later = shot_curve(classifier, X, y)
+    return name, (now.accuracy[-1], now.expected, later.accuracy[-1])
+
+
+def forecast_table(results):
+    header = ["data set", f"at {GOAL_SHOTS - 1}", f"expected at {2 * GOAL_SHOTS}"]
+    header += [f"found at {2 * GOAL_SHOTS - 1}", "error, points"]
+    rows, errors = [], []
+    for name in (name for name in DATA_SETS if name in results):
+        figures = 100 * np.array(results[name])
+        errors.append(np.abs(figures[:, 1] - figures[:, 2]).mean())
+        means = figures.mean(axis=0)
+        rows.append([name, *(f"{x:.1f}" for x in means), f"{errors[-1]:.1f}"])
+    rows.append(["mean", "", "", "", f"{np.mean(errors):.1f}"])
+    return markdown_table(header, rows)
+
+
 def gathered(results):
     """Results by key, without those of data sets that do not suit."""
     found = {}
@@ -304,12 +338,15 @@ def main(argv=None):
     with ProcessPoolExecutor(options.jobs) as workers:
         labels = gathered(workers.map(measure_labels, draws))
         precisions = gathered(workers.map(measure_flips, flips))
+        forecasts = gathered(workers.map(measure_forecast, draws))
     report = "\n\n".join(
         [
             "## Labels needed, per class",
             labels_table(labels),
             f"## Wrong labels found, {options.shots} shots per class",
             flips_table(precisions),
+            "## Forecast of accuracy, % of left-out shots",
+            forecast_table(forecasts),
         ]
     )
     print(report)

@@ -11,7 +11,13 @@ from skbridge import (
     SeMoBridgeClassifier,
     TextHead,
 )
-from skbridge.review import label_next, near_duplicates, suspicious_labels
+from skbridge.review import (
+    label_next,
+    near_duplicates,
+    shot_curve,
+    suspicious_labels,
+)
+from skbridge.review._curve import _continued
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
 
@@ -285,3 +291,59 @@ def test_near_duplicates_refuse_embeddings_of_two_models():
         near_duplicates(np.eye(4), np.eye(5))
     with pytest.raises(ValueError, match="'threshold' parameter of near_duplicates"):
         near_duplicates(np.eye(4), threshold=1.5)
+
+
+# shot_curve
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda head: BridgedGDAClassifier(head), lambda head: LogisticRegression(C=100)],
+    ids=["gda", "logistic"],
+)
+def test_curve_is_that_of_fits_on_fewer_shots(make):
+    head = make_head()
+    X, y = make_images(head, 5, noise=0.6)
+    curve = shot_curve(make(head), X, y, n_repeats=2, random_state=3)
+    assert_array_equal(curve.n_shots, [1, 2, 4])
+    again = shot_curve(make(head).fit(X, y), X, y, n_repeats=2, random_state=3)
+    assert_array_equal(again.accuracy, curve.accuracy)
+    # Any choice of four shots leaves one per class.
+    scores = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        left_out = 5 * np.arange(5) + rng.integers(5, size=5)
+        chosen = np.delete(np.arange(25), left_out)
+        fitted = make(head).fit(X[chosen], y[chosen])
+        scores.append(fitted.score(X[left_out], y[left_out]))
+    many = shot_curve(make(head), X, y, n_repeats=30)
+    assert many.accuracy[-1] == pytest.approx(np.mean(scores), abs=0.12)
+    assert 0 < many.accuracy[-1] < 1
+    assert many.std.shape == (3,)
+
+
+def test_curve_forecasts_a_power_law():
+    assert _continued(
+        np.array([1, 2, 4]), 1 - 0.5 * np.array([1, 2, 4]) ** -0.3, 16
+    ) == (pytest.approx(1 - 0.5 * 16**-0.3))
+    # More shots are not expected to harm, and one size says nothing.
+    assert _continued(np.array([1, 2]), np.array([0.9, 0.8]), 8) == pytest.approx(
+        1 - np.sqrt(0.1 * 0.2)
+    )
+    assert np.isnan(_continued(np.array([1]), np.array([0.9]), 8))
+
+
+def test_curve_gives_classes_equal_weight_and_small_ones_all_but_one():
+    head = make_head()
+    X, y = make_images(head, 8, noise=0.6)
+    few = (y != "eel") | (np.arange(len(y)) % 8 < 2)
+    curve = shot_curve(BridgedGDAClassifier(head), X[few], y[few])
+    assert_array_equal(curve.n_shots, [1, 2, 4, 7])
+    assert np.isfinite(curve.expected)
+
+
+def test_curve_needs_two_shots_in_half_of_the_classes():
+    head = make_head()
+    X, y = make_images(head, 2)
+    with pytest.raises(ValueError, match="fewer than half of the classes have two"):
+        shot_curve(BridgedGDAClassifier(head), X[2::2], y[2::2])

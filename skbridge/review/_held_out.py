@@ -45,12 +45,40 @@ def unfitted_copy(estimator):
     return copy
 
 
+class Refits:
+    """Fits of a classifier to parts of its shots.
+
+    A bridged classifier in closed form is fitted once, and shots are subtracted from
+    its sums; others are fitted again each time.
+
+    Parameters
+    ----------
+    classifier : classifier
+        It is fitted here, and need not be before.
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,)
+    """
+
+    def __init__(self, classifier, X, y):
+        self.subtracts = hasattr(classifier, "leave_out")
+        self._classifier = classifier.fit(X, y) if self.subtracts else classifier
+        self._X, self._y = X, y
+
+    def fit(self, chosen):
+        """Fit to the chosen shots, a mask that is true for some of each class."""
+        X, y = self._X, self._y
+        if not self.subtracts:
+            return clone(self._classifier).fit(X[chosen], y[chosen])
+        if chosen.all():
+            return self._classifier
+        return self._classifier.leave_out(X[~chosen], y[~chosen])
+
+
 def held_out_log_proba(classifier, X, y, groups=None, *, doubted=None):
     """Log probabilities of shots under fits on other shots.
 
     Shots are left out by folds that take one image of each class, or a 32nd part of
-    it where that is more. A bridged classifier in closed form is fitted once, and the
-    sums of each fold are subtracted; others are fitted on five folds.
+    it where that is more; a classifier that has to be fitted anew, by five folds.
 
     Parameters
     ----------
@@ -70,13 +98,11 @@ def held_out_log_proba(classifier, X, y, groups=None, *, doubted=None):
         class, which no fit can leave out.
     """
     classes, codes = np.unique(y, return_inverse=True)
-    subtracts = hasattr(classifier, "leave_out")
+    refits = Refits(classifier, X, y)
     images = number_images(groups, X, np.arange(len(X)))
     most = int(images_per_class(codes, images).max())
-    n_splits = min(most, _SUBTRACTED_FOLDS if subtracts else _REFITTED_FOLDS)
+    n_splits = min(most, _SUBTRACTED_FOLDS if refits.subtracts else _REFITTED_FOLDS)
     folds = shot_folds(codes, images, n_splits=n_splits) if n_splits > 1 else []
-    if subtracts:
-        classifier.fit(X, y)
     log_proba = np.full((len(X), len(classes)), np.nan)
     for _, scored in folds:
         fitted_on = np.ones(len(X), dtype=bool)
@@ -84,12 +110,9 @@ def held_out_log_proba(classifier, X, y, groups=None, *, doubted=None):
         if doubted is not None:
             sure = fitted_on & ~doubted
             fitted_on &= sure | ~np.isin(codes, codes[sure])
-        if subtracts:
-            fitted = classifier.leave_out(X[~fitted_on], y[~fitted_on])
-        else:
-            fitted = clone(classifier).fit(X[fitted_on], y[fitted_on])
-        log_proba[scored] = _log_proba(fitted, X[scored])
-    return np.maximum(log_proba, _LEAST_LOG_PROBA)
+        fitted = refits.fit(fitted_on)
+        log_proba[scored] = np.maximum(_log_proba(fitted, X[scored]), _LEAST_LOG_PROBA)
+    return log_proba
 
 
 def _log_proba(fitted, X):
