@@ -17,12 +17,17 @@ PAGES = {
 }
 PAGES = {name: blocks for name, blocks in PAGES.items() if blocks}
 
-# Pages that name models whose weights must be downloaded; here they run with the
-# bundled model's name in their place.
+# Pages that use models whose weights must be downloaded, by name or by default; here
+# they run with the bundled model in their place.
 NEEDS_DOWNLOAD = {
     "README.md": {"ViT-B-16"},
+    "docs/index.md": {"ViT-B-16"},
     "docs/getting_started.md": {"ViT-B-16"},
 }
+BY_DEFAULT = re.compile(
+    r"(CLIPEmbedder|SeMoBridgeClassifier|BridgedGDAClassifier|make_few_shot_pipeline)"
+    r"\(\)"
+)
 
 
 @pytest.fixture
@@ -63,7 +68,12 @@ def test_outputs_are_compared_number_by_number():
 
 def test_downloads_are_listed_and_no_others_are_needed():
     named = {
-        page: set(re.findall(r'"((?:ViT-|RN)[^"]+)"', "".join(b[0] for b in blocks)))
+        page: set(
+            re.findall(
+                r'"((?:ViT-|RN)[^"]+)"',
+                "".join(BY_DEFAULT.sub(r'\1("ViT-B-16")', code) for code, _ in blocks),
+            )
+        )
         for page, blocks in PAGES.items()
     }
     assert {page: names for page, names in named.items() if names} == NEEDS_DOWNLOAD
@@ -83,6 +93,7 @@ def test_accuracies_in_the_readme_are_those_of_the_benchmark():
 def test_blocks_of_the_page_run(page, photos, capsys):
     names = {}
     for index, (code, shown) in enumerate(PAGES[page]):
+        code = BY_DEFAULT.sub(r'\1("skbridge-tiny")', code)
         for model in NEEDS_DOWNLOAD.get(page, ()):
             code = code.replace(model, "skbridge-tiny")
         exec(compile(code, f"{page}, Python block {index}", "exec"), names)
