@@ -12,8 +12,8 @@ images, work in blocks of rows, and never hold a matrix of all pairs.
 `_nearest`      most similar rows, in blocks
 ==============  ===================================================================
 
-Only users, the command line, examples and benchmarks import this package; it imports
-`_search` and the layers below.
+Only users, `photos`, the command line, examples and benchmarks import this package; it
+imports `_search` and the layers below.
 """
 
 from skbridge.review._curve import shot_curve

@@ -1,4 +1,4 @@
-"""The command line: ``python -m skbridge cache info``, ``clear`` and ``limit``."""
+"""Inspect, limit or empty the cache of embeddings."""
 
 import argparse
 import re
@@ -9,23 +9,8 @@ from skbridge._cache.store import SMALLEST_LIMIT
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
-def main(argv=None):
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv : sequence of str, default=None
-        Arguments; None means those of the process.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from skbridge._cli import main
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     main(["cache", "clear", "--dir", folder])
-    0 entries removed.
-    """
-    options = _parser().parse_args(argv)
+def run(options):
+    """Inspect, empty or limit the cache."""
     with open_cache(options.dir) as cache:
         if options.action == "clear":
             print(f"{cache.clear()} entries removed.")
@@ -43,12 +28,12 @@ def _print_info(info):
         print(f"  {count:>8}  {label}")
 
 
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="skbridge", description="Few-shot image classification with CLIP."
+def add_parser(commands):
+    """Declare the command and its arguments."""
+    cache = commands.add_parser(
+        "cache", help="inspect or empty the embedding cache", description=__doc__
     )
-    commands = parser.add_subparsers(required=True, metavar="cache")
-    cache = commands.add_parser("cache", help="inspect or empty the embedding cache")
+    cache.set_defaults(run=run)
     actions = cache.add_subparsers(dest="action", required=True)
     for action, does in (
         ("info", "show its size and its entries"),
@@ -63,7 +48,6 @@ def _parser():
             default="auto",
             help="its folder (default: SKBRIDGE_CACHE_DIR, else the user's cache)",
         )
-    return parser
 
 
 def _bytes(text):

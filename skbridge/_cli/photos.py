@@ -1,0 +1,272 @@
+"""Commands for folders of photographs."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from skbridge._cli import output
+from skbridge._messages import brief, shown
+
+_PREDICT_EXAMPLES = """\
+examples:
+  skbridge predict model.skb new/
+  skbridge predict model.skb new/ --csv new.csv --top 3
+  skbridge predict model.skb new/ --move-to sorted/
+  find . -name '*.jpg' -mtime -1 | skbridge predict model.skb - --json
+"""
+_FIT_EXAMPLES = """\
+The folder has one folder per class, whose name is the name of the class:
+  photos/cat/1.jpg  photos/cat/2.png  photos/dog/holiday.JPG
+Photographs beside these folders, and in a folder named "unlabelled", have no label.
+
+examples:
+  skbridge fit photos/ -o model.skb
+  skbridge fit photos/ -o model.skb --model ViT-L-14 --unlabelled more/
+  skbridge fit photos/ -o model.skb --corrections corrections.csv
+"""
+
+
+def add_parsers(commands):
+    """Declare the commands and their arguments."""
+    fit = _add(commands, "fit", run_fit, "learn from folders of photographs")
+    fit.epilog = _FIT_EXAMPLES
+    fit.add_argument("folder", help="has one folder of photographs per class")
+    fit.add_argument("-o", "--output", required=True, help="model file to write")
+    fit.add_argument(
+        "--model",
+        "--texts",
+        default="ViT-B-16",
+        help="CLIP model for photographs and class names; "
+        "skbridge-tiny needs no download (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--no-texts",
+        action="store_true",
+        help="make no use of the class names, which mean nothing",
+    )
+    fit.add_argument(
+        "--unlabelled", metavar="FOLDER", help="more photographs, without labels"
+    )
+    fit.add_argument(
+        "--corrections", metavar="CSV", help="labels that a report exported"
+    )
+
+    predict = _add(commands, "predict", run_predict, "name the class of photographs")
+    predict.epilog = _PREDICT_EXAMPLES
+    _add_model_and_sources(predict)
+    predict.add_argument("--csv", metavar="FILE", help="write a table; - is stdout")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    predict.add_argument(
+        "--top", type=_positive, default=1, metavar="N", help="show N classes of each"
+    )
+    predict.add_argument(
+        "--move-to",
+        metavar="FOLDER",
+        help="copy each photograph to FOLDER/LABEL; nothing is overwritten",
+    )
+    predict.add_argument(
+        "--delete-originals",
+        action="store_true",
+        help="with --move-to: move in place of copying",
+    )
+
+    label_next = _add(
+        commands, "label-next", run_label_next, "find photographs most worth a label"
+    )
+    _add_model_and_sources(label_next)
+    label_next.add_argument(
+        "-n", type=_positive, default=20, help="how many (default: %(default)s)"
+    )
+    label_next.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_fit(options):
+    """``skbridge fit``."""
+    from skbridge.photos import fit_photos
+
+    _check_writable(options.output)
+    started = time.perf_counter()
+    paths, labels = _training_photos(options)
+    model = fit_photos(_pipeline(options), paths, labels)
+    seconds = time.perf_counter() - started
+    _tell_unreadable(model.unreadable)
+    size = model.save(options.output)
+    output.print_fit(model, seconds, options.output, size)
+
+
+def run_predict(options):
+    """``skbridge predict``."""
+    from skbridge.photos import sort_photos
+
+    if options.delete_originals and not options.move_to:
+        raise ValueError("--delete-originals needs --move-to.")
+    if options.csv and options.csv != "-":
+        _check_writable(options.csv)
+    model = _load(options)
+    predicted = model.predict(_sources(options.sources))
+    table = output.PredictionTable(predicted, model.classifier.classes_, options.top)
+    if options.move_to:
+        table.moved = sort_photos(
+            predicted, options.move_to, move=options.delete_originals
+        )
+    if options.csv:
+        table.write_csv(options.csv)
+    if options.json:
+        table.print_json()
+    elif options.csv != "-":
+        table.print_text()
+    _tell_unreadable(predicted.unreadable)
+
+
+def run_label_next(options):
+    """``skbridge label-next``."""
+    from skbridge.review import label_next
+
+    model = _load(options)
+    predicted = model.predict(_sources(options.sources))
+    chosen = label_next(
+        model.classifier,
+        predicted.embeddings,
+        options.n,
+        labelled=model.embeddings[model.shots],
+    )
+    rows = chosen.indices
+    table = output.PredictionTable(
+        output.take(predicted, rows), model.classifier.classes_, top=2
+    )
+    if options.json:
+        table.print_json()
+    else:
+        table.print_text()
+    _tell_unreadable(predicted.unreadable)
+
+
+def _add(commands, name, run, does):
+    parser = commands.add_parser(
+        name,
+        help=does,
+        description=f"{does.capitalize()}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda or mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cache-dir",
+        default="auto",
+        metavar="FOLDER",
+        help="where embeddings are stored (default: that of skbridge cache)",
+    )
+    return parser
+
+
+def _add_model_and_sources(parser):
+    parser.add_argument("model", help="file that skbridge fit wrote")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="photos",
+        help="folders or files; - reads paths from standard input, one per line",
+    )
+
+
+def _training_photos(options):
+    """Paths and labels for a fit, with warnings of what is left out."""
+    from skbridge.photos import list_photos, read_corrections
+    from skbridge.photos._listing import corrected, files_of
+
+    found = list_photos(options.folder)
+    if found.skipped:
+        output.tell(
+            f"{len(found.skipped)} other files left out: {_names(found.skipped)}"
+        )
+    if found.empty:
+        output.tell(f"warning: no photograph in the classes {shown(found.empty)}")
+    paths, labels = found.paths, found.labels
+    if options.corrections:
+        corrections = read_corrections(options.corrections)
+        paths, labels, gone = corrected(found, corrections)
+        output.tell(f"{len(corrections) - len(gone)} corrections applied")
+        if gone:
+            output.tell(
+                f"warning: {len(gone)} corrections are of files that are gone: "
+                f"{_names(gone)}"
+            )
+    if options.unlabelled:
+        known = set(paths)
+        more = [path for path in files_of([options.unlabelled]) if path not in known]
+        paths, labels = [*paths, *more], [*labels, *[None] * len(more)]
+    return paths, labels
+
+
+def _pipeline(options):
+    from skbridge._pipeline import make_few_shot_pipeline
+
+    pipeline = make_few_shot_pipeline(
+        options.model, device=options.device, cache_dir=options.cache_dir
+    )
+    pipeline.set_params(clip__verbose=_verbose())
+    if options.no_texts:
+        pipeline.set_params(clf__texts=None)
+    return pipeline
+
+
+def _load(options):
+    from skbridge.photos import PhotoModel
+
+    return PhotoModel.load(
+        options.model,
+        device=options.device,
+        cache_dir=options.cache_dir,
+        verbose=_verbose(),
+    )
+
+
+def _sources(sources):
+    from skbridge.photos._listing import files_of
+
+    if "-" in sources:
+        if len(sources) > 1:
+            raise ValueError("- stands alone: it reads all paths from standard input.")
+        sources = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    paths = files_of(sources)
+    if not paths:
+        raise ValueError(f"There is no photograph in {shown(sources) or 'the input'}.")
+    return paths
+
+
+def _verbose():
+    """Show a progress bar where a person sees it."""
+    return int(sys.stderr.isatty())
+
+
+def _check_writable(path):
+    """Fail before the work rather than after it."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{brief(str(path))} is a folder; expected a file to write.")
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK):
+        why = "is read-only" if folder.is_dir() else "does not exist"
+        raise ValueError(f"Cannot write {brief(str(path))}: its folder {why}.")
+
+
+def _tell_unreadable(unreadable):
+    if not unreadable:
+        return
+    output.tell(f"warning: {len(unreadable)} photographs cannot be read:")
+    for path, why in unreadable.items():
+        print(f"  {output.printable(path)}: {output.printable(why)}", file=sys.stderr)
+
+
+def _names(paths):
+    return shown([os.path.basename(path) for path in paths])
+
+
+def _positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    return int(text)

@@ -1,0 +1,28 @@
+"""From folders of photographs to answers that a person has looked at.
+
+What the command line does, as functions: ``skbridge fit`` is `fit_photos`, ``skbridge
+predict`` is `PhotoModel.predict`.
+
+==============  ===================================================================
+`_listing`      photographs and labels from folders, and a person's corrections
+`_model`        `PhotoModel`: embedder, classifier and the shots it was fitted on
+`_file`         its file: JSON and arrays, with a digest, and no pickle
+`_held_out`     what the shots themselves tell of accuracy and of unknown images
+`_sort`         copies of photographs in one folder per label
+==============  ===================================================================
+
+Only users and the command line import this package; it imports `review` and the layers
+below.
+"""
+
+from skbridge.photos._listing import list_photos, read_corrections
+from skbridge.photos._model import PhotoModel, fit_photos
+from skbridge.photos._sort import sort_photos
+
+__all__ = [
+    "PhotoModel",
+    "fit_photos",
+    "list_photos",
+    "read_corrections",
+    "sort_photos",
+]
