@@ -49,19 +49,26 @@ LAMBDAS = [
     (1, 0.5, 0.5),
     (1, 1, 1),
 ]
+# lambda_3 = (n + 1) / 12 (50 / n_classes)^power, beside texts.
+POWERS = (0.0, 0.15, 0.3, 0.45, 0.6)
 # Of early stopping: folds, furthest step and steps of single shots.
 BRIDGE_FOLDS, BRIDGE_STEPS = [2, 4], [32, 60, 100]
 SINGLE_SHOT_STEPS = [28, 56, 100]
 
 
 def pool_problem(folder, name, n_shots, seed):
-    """Shots drawn from the training shots; the rest of these are the queries."""
+    """Shots drawn from the training shots; the rest of these are the queries.
+
+    None where the pool has not more shots per class.
+    """
     arrays = read_arrays(folder / f"{name}.npz")
     if "support" in arrays:
         X, y = arrays["support"], arrays["support_labels"].astype(int)
     else:
-        pool = load_problem(folder, name, 16, 0)
+        pool = load_problem(folder, name, 16, 0) or load_problem(folder, name, 4, 0)
         X, y = pool.X, pool.y
+    if np.bincount(y).min() <= n_shots:
+        return None
     rng = np.random.default_rng(seed)
     shots = draw_rows(y, n_shots, rng)
     rest = np.setdiff1d(np.arange(len(y)), shots)
@@ -90,6 +97,19 @@ def grid_accuracies(problem):
     for setting, kappa in GRID:
         z1, z3 = logits[setting]
         lambda_3 = (n_shots + 1) / kappa if problem.has_texts else 1.0
+        found.append(np.mean((z1 + lambda_3 * z3).argmax(axis=1) == problem.targets))
+    return 100 * np.array(found)
+
+
+def power_accuracies(problem):
+    """Accuracy of the weight of z3 under every power of the number of classes, in %."""
+    n_classes = len(np.unique(problem.y))
+    n_shots = len(problem.y) / n_classes
+    fitted = bridged(BridgedGDAClassifier)(problem).fit(problem.X, problem.y)
+    z1, _, z3 = fitted.component_logits(problem.queries)
+    found = []
+    for power in POWERS:
+        lambda_3 = (n_shots + 1) / 12 * (50 / n_classes) ** power
         found.append(np.mean((z1 + lambda_3 * z3).argmax(axis=1) == problem.targets))
     return 100 * np.array(found)
 
@@ -141,7 +161,7 @@ def main(argv=None):
         rows = {}
         for n_shots, name, seed in product(shots, options.data, range(options.seeds)):
             problem = pool_problem(options.features, name, n_shots, seed)
-            if problem.has_texts in texts:
+            if problem is not None and problem.has_texts in texts:
                 rows.setdefault(n_shots, []).append(measure(problem))
         return rows
 
@@ -150,6 +170,9 @@ def main(argv=None):
         f"shrinkage {s}, energy {e}, outside {o:g}, kappa {k}" for (s, e, o), k in GRID
     ]
     print_table("Recommended classifier", collect(grid_accuracies, SHOTS), names)
+    rows = collect(power_accuracies, SHOTS, [True])
+    names = [f"power {power}" for power in POWERS]
+    print_table("Recommended classifier, data sets with texts", rows, names)
     rows = collect(lambda_accuracies, SHOTS, [True])
     names = [f"lambda_1..3 = {weights}" for weights in LAMBDAS]
     print_table("Mean head, data sets with texts", rows, names)

@@ -456,7 +456,7 @@ def test_gda_head_agrees_with_its_equations(rng, bridge, texts):
             assert z3[i, k] == pytest.approx(cosine, abs=1e-12)
     scores = z3
     if texts:
-        lambda_3 = 100 / 50 * (n.mean() + 1) / 12
+        lambda_3 = 100 / 50 * (n.mean() + 1) / 12 * (50 / 4) ** 0.3
         scores = x @ T.T + lambda_3 * z3
     assert_allclose(classifier.decision_function(X), scores, atol=1e-12)
 
@@ -495,7 +495,8 @@ def test_temperature_of_the_gda_head_is_that_of_shots_left_out(rng, texts):
     n = np.array([weight[y == y[i]].sum() for i in range(len(y))])
     scores, scale = z3, 100 / 8
     if texts:
-        lambda_3 = 2 * (np.bincount(y, weights=weight).mean() + 1) / 12
+        n_mean = np.bincount(y, weights=weight).mean()
+        lambda_3 = 2 * (n_mean + 1) / 12 * (50 / 3) ** 0.3
         scores, scale = (
             x @ head.text_features.T + lambda_3 * z3,
             50 / (1 + 4 * lambda_3),
@@ -513,7 +514,7 @@ def test_temperature_of_the_gda_head_is_that_of_shots_left_out(rng, texts):
 def test_temperature_of_single_shots_is_the_prior(rng, head):
     X, y = make_shots(rng, head, counts=(1, 1, 1, 1))
     assert BridgedGDAClassifier(None).fit(X, y).temperature_ == 100 / 8
-    lambda_3 = 2 * 2 / 12
+    lambda_3 = 2 * 2 / 12 * (50 / 4) ** 0.3
     temperature = BridgedGDAClassifier(head).fit(X, y).temperature_
     assert temperature == pytest.approx(50 / (1 + 4 * lambda_3))
 

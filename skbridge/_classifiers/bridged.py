@@ -23,6 +23,8 @@ from skbridge._validation import (
     check_zero_rows,
 )
 
+# With this many shots per class, lambda_3="auto" gives shots and texts equal weight.
+SHOTS_TO_MATCH_TEXTS = 8
 # A search tries these multiples of the lambda_3 that suits the number of shots.
 _LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 # Logit scale of CLIP and of nearly all its successors: the bound of their training.
@@ -165,18 +167,13 @@ class BridgedClassifier(FewShotClassifier):
 
     # lambda_3="auto"
 
-    # With texts: (number of shots + _text_shots) / _shots_to_match_texts.
-    _text_shots = 0
-    _shots_to_match_texts = 8
-
     def _auto_lambda_3(self, class_count):
         """``lambda_3="auto"`` for numbers of shots per class."""
         if self._text_features is None:
             return 1.0
-        n_shots = class_count.mean() + self._text_shots
         # The z1 of a model with a smaller logit scale vary more, but not its z3.
         spread = USUAL_LOGIT_SCALE / self._logit_scale
-        return float(spread * n_shots / self._shots_to_match_texts)
+        return float(spread * class_count.mean() / SHOTS_TO_MATCH_TEXTS)
 
     def _lambda_3(self, class_count=None):
         """Weight of z3, for numbers of shots per class other than those of the fit."""

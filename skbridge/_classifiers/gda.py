@@ -64,6 +64,13 @@ class CentredView:
         return unit(rows, rows)
 
 
+def suitable_lambda_3(n_shots, n_classes, logit_scale):
+    """Weight of z3 beside texts, ``lambda_3="auto"``."""
+    weight = (n_shots + 1) / 12 * (50 / n_classes) ** 0.3
+    # The z1 of a model with a smaller logit scale vary more, but not its z3.
+    return float(weight * USUAL_LOGIT_SCALE / logit_scale)
+
+
 class BridgedGDAClassifier(BridgedClassifier):
     """Gaussian discriminant analysis of CLIP embeddings, bridged; recommended.
 
@@ -81,8 +88,10 @@ class BridgedGDAClassifier(BridgedClassifier):
     lambda_1 : float, default=1.0
         Weight of z1, query against class texts.
     lambda_3 : float or "auto", default="auto"
-        Weight of z3. ``"auto"`` grows with the mean number n of shots per class:
-        (n + 1) / 12, times 100 / logit scale; and 1 without texts.
+        Weight of z3. ``"auto"`` grows with the mean number n of shots per class, and
+        falls with the number K of classes, among which a shot is near to some by
+        chance: (n + 1) / 12 (50 / K)^0.3, times 100 / logit scale. Without texts it
+        is 1.
     shrinkage : float, default=0.3
         Scatter that every direction of the bridge has before any shots: that of this
         many shots, each as far from the centre as shots are on average. The scatter
@@ -201,10 +210,6 @@ class BridgedGDAClassifier(BridgedClassifier):
     """
 
     blend_parameters = ("lambda_1", "lambda_3")
-    # With texts, lambda_3="auto" is (n + 1) / 12.
-    _text_shots = 1
-    _shots_to_match_texts = 12
-
     _parameter_constraints = {
         "texts": "no_validation",
         "bridge": [StrOptions(set(BRIDGES))],
@@ -354,6 +359,13 @@ class BridgedGDAClassifier(BridgedClassifier):
                 f"{without if self._text_features is None else ''}; got "
                 f"{self.lambda_1} and {self.lambda_3}, which score every class alike."
             )
+
+    def _auto_lambda_3(self, class_count):
+        if self._text_features is None:
+            return 1.0
+        return suitable_lambda_3(
+            class_count.mean(), len(self.classes_), self._logit_scale
+        )
 
     def _make_blend(self, class_count=None):
         self._check_weights()
@@ -639,7 +651,6 @@ class BridgedGDAClassifier(BridgedClassifier):
         """
         prior = {"shrinkage": self.shrinkage}
         if head is not None and head.text_features is not None:
-            lambda_3 = (n_shots + 1) / self._shots_to_match_texts
-            lambda_3 *= USUAL_LOGIT_SCALE / head.logit_scale
+            lambda_3 = suitable_lambda_3(n_shots, len(head), head.logit_scale)
             prior |= {"lambda_1": 1.0, "lambda_3": lambda_3}
         return prior
