@@ -55,6 +55,7 @@ try:
 except ImportError:
     get_label_quality_scores = None
 
+PARTS = ("labels", "flips", "forecast")
 STRATEGIES = ("margin", "coverage", "mixed")
 SHARES = (0.0, 0.05, 0.1, 0.2)
 FLIP_RATES = (0.05, 0.1)
@@ -328,6 +329,7 @@ def main(argv=None):
     parser.add_argument("--datasets", nargs="+", default=list(DATA_SETS))
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--shots", type=int, default=16, help="with wrong labels")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args(argv)
@@ -335,20 +337,26 @@ def main(argv=None):
     names = [n for n in options.datasets if (folder / f"{n}.npz").exists()]
     draws = list(product([folder], names, range(options.draws)))
     flips = [(*draw, rate, options.shots) for draw, rate in product(draws, FLIP_RATES)]
+    parts = {
+        "labels": ("Labels needed, per class", measure_labels, draws, labels_table),
+        "flips": (
+            f"Wrong labels found, {options.shots} shots per class",
+            measure_flips,
+            flips,
+            flips_table,
+        ),
+        "forecast": (
+            "Forecast of accuracy, % of left-out shots",
+            measure_forecast,
+            draws,
+            forecast_table,
+        ),
+    }
+    report = []
     with ProcessPoolExecutor(options.jobs) as workers:
-        labels = gathered(workers.map(measure_labels, draws))
-        precisions = gathered(workers.map(measure_flips, flips))
-        forecasts = gathered(workers.map(measure_forecast, draws))
-    report = "\n\n".join(
-        [
-            "## Labels needed, per class",
-            labels_table(labels),
-            f"## Wrong labels found, {options.shots} shots per class",
-            flips_table(precisions),
-            "## Forecast of accuracy, % of left-out shots",
-            forecast_table(forecasts),
-        ]
-    )
+        for title, measure, jobs, table in (parts[name] for name in options.parts):
+            report += [f"## {title}", table(gathered(workers.map(measure, jobs)))]
+    report = "\n\n".join(report)
     print(report)
     if options.output is not None:
         options.output.write_text(f"{report}\n", encoding="utf-8")

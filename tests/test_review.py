@@ -140,6 +140,10 @@ def test_labels_are_judged_by_a_classifier_with_probabilities_only():
         suspicious_labels(Perceptron(), X, y)
     with pytest.raises(ValueError, match="1 of 20 labels in y are missing"):
         suspicious_labels(BridgedGDAClassifier(head), X, [None, *y[1:]])
+    with pytest.raises(ValueError, match="4 of 20 labels in y are missing_label='eel'"):
+        suspicious_labels(BridgedGDAClassifier(head, missing_label="eel"), X, y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        suspicious_labels(BridgedGDAClassifier(head), X, y[1:])
 
 
 # label_next

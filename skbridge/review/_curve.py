@@ -3,11 +3,10 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import Bunch, check_array, check_random_state
+from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from skbridge._validation import check_labels
-from skbridge.review._held_out import Refits, unfitted_copy
+from skbridge.review._held_out import Refits, check_reviewed, unfitted_copy
 
 # An error of zero has no logarithm.
 _LEAST_ERROR = 1e-3
@@ -80,8 +79,7 @@ def shot_curve(estimator, X, y, *, n_repeats=10, random_state=0):
     >>> curve.n_shots, bool(curve.accuracy[-1] > curve.accuracy[0])
     (array([1, 2, 4, 7]), True)
     """
-    X = check_array(X, dtype=[np.float32, np.float64], estimator=estimator)
-    y = np.asarray(check_labels(estimator, y))
+    X, y = check_reviewed(estimator, X, y)
     classes, codes = np.unique(y, return_inverse=True)
     median = int(np.median(np.bincount(codes)))
     if median < 2:

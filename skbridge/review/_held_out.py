@@ -2,9 +2,12 @@
 
 import numpy as np
 from sklearn.base import clone, is_classifier
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from skbridge._held_out.folds import images_per_class, shot_folds
+from skbridge._messages import shown
 from skbridge._search.folds import number_images
+from skbridge._validation import check_labels
 
 # Folds where leaving out shots is a subtraction of sums: enough that each fit has
 # nearly all shots. Up to so many shots per class, each class loses one at a time.
@@ -43,6 +46,34 @@ def unfitted_copy(estimator):
     if getattr(estimator, "text_head_", None) is not None:
         copy.set_params(texts=estimator.text_head_)
     return copy
+
+
+def check_reviewed(estimator, X, y):
+    """Validate shots, each with a label.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features), float32 or float64
+    y : ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If X holds NaN or infinite values, has another length than y, or labels are
+        missing.
+    """
+    X = check_array(X, dtype=[np.float32, np.float64], estimator=estimator)
+    y = column_or_1d(check_labels(estimator, y))
+    check_consistent_length(X, y)
+    marker = getattr(estimator, "missing_label", None)
+    unlabelled = np.flatnonzero(y == marker) if marker is not None else ()
+    if len(unlabelled):
+        raise ValueError(
+            f"{len(unlabelled)} of {len(y)} labels in y are missing_label={marker!r}, "
+            f"in the rows {shown(unlabelled.tolist())}. Only shots can be reviewed: "
+            "leave out these rows of X and y."
+        )
+    return X, y
 
 
 class Refits:

@@ -1,10 +1,13 @@
 """Labels of shots that the other shots contradict."""
 
 import numpy as np
-from sklearn.utils import Bunch, check_array
+from sklearn.utils import Bunch
 
-from skbridge._validation import check_labels
-from skbridge.review._held_out import held_out_log_proba, unfitted_copy
+from skbridge.review._held_out import (
+    check_reviewed,
+    held_out_log_proba,
+    unfitted_copy,
+)
 
 # Shots that the second pass leaves out: as many as may well be wrong. Right ones that
 # leave with them are few of the shots of their class.
@@ -87,8 +90,7 @@ def suspicious_labels(estimator, X, y, *, groups=None):
     >>> found.indices, found.suggested[found.indices]
     (array([2]), array(['cat'], dtype='<U3'))
     """
-    X = check_array(X, dtype=[np.float32, np.float64], estimator=estimator)
-    y = np.asarray(check_labels(estimator, y))
+    X, y = check_reviewed(estimator, X, y)
     classes, codes = np.unique(y, return_inverse=True)
     classifier = unfitted_copy(estimator)
     log_proba = held_out_log_proba(classifier, X, y, groups)
