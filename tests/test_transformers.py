@@ -458,6 +458,18 @@ def test_model_of_texts_only_is_refused(tmp_path):
         load_clip(tmp_path)
 
 
+def test_image_processor_that_gives_no_image_is_refused(tmp_path):
+    # NaFlex: patches of images of any shape.
+    text = {**LAYERS, "vocab_size": 40, "max_position_embeddings": 12}
+    text |= {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+    vision = {**LAYERS, "num_patches": 16, "patch_size": 8}
+    config = transformers.Siglip2Config(text_config=text, vision_config=vision)
+    processor = transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    write_folder(tmp_path, (transformers.Siglip2Model(config), processor))
+    with pytest.raises(ValueError, match="does more than to resize, crop and normal"):
+        load_clip(tmp_path)
+
+
 # The hub
 
 

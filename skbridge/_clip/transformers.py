@@ -151,12 +151,15 @@ class Transformers(Backend):
 
         rng = np.random.default_rng(0)
         image = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
-        pixels = torch.from_numpy(self.resize(image))[None].to(self.device)
-        expected = self.processor(image, return_tensors="pt")["pixel_values"]
-        batch = self.scale(pixels)
-        # Some processors do not round to 8 bits in between.
-        level = 1.01 / 255 / float(self.std.min())
-        if not torch.allclose(batch.cpu(), expected.float(), atol=level, rtol=0):
+        expected = self.processor(image, return_tensors="pt")["pixel_values"].float()
+        is_plain = expected.shape[:2] == (1, 3) and expected.ndim == 4
+        if is_plain:
+            pixels = torch.from_numpy(self.resize(image))[None].to(self.device)
+            batch = self.scale(pixels)
+            # Some processors do not round to 8 bits in between.
+            level = 1.01 / 255 / float(self.std.min())
+            is_plain = torch.allclose(batch.cpu(), expected, atol=level, rtol=0)
+        if not is_plain:
             raise ValueError(
                 f"The image processor of {self.label}, "
                 f"{type(self.processor).__name__}, does more than to resize, crop and "
