@@ -589,7 +589,7 @@ def test_empty_x_is_an_error(X):
 
 def test_folder_as_x_is_an_error_that_says_how_to_list_it(tmp_path):
     for folder in (tmp_path, str(tmp_path)):
-        with pytest.raises(ValueError, match=r"got the folder .* List its files"):
+        with pytest.raises(ValueError, match=r"got the folder .*load_image_folder"):
             check_images(folder)
 
 

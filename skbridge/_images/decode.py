@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 import sys
 import threading
 from collections import deque
@@ -15,8 +14,9 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from skbridge._images.formats import open_image
 from skbridge._messages import brief
 
 # What undoes each EXIF orientation; 1, and anything unknown, is upright already.
@@ -28,21 +28,6 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
-
-# Formats of pixels that are read, where PIL has them. The others that PIL knows are
-# pages that it hands to an interpreter (EPS, PS) or are read by stubs and old code.
-_FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "MPO"),
-    *("JPEG2000", "PPM", "ICO", "QOI", "SGI", "PCX", "TGA"),
-)
-
-_SPECIAL_FILES = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
 }
 
 # PIL reads the pixels of an opened file at first use, which two threads that hold the
@@ -88,8 +73,10 @@ def check_images(X):
     if isinstance(X, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
         if isinstance(X, str | os.PathLike) and os.path.isdir(X):
             raise ValueError(
-                f"X must be a sequence of images, got the folder {os.fspath(X)!r}. "
-                "List its files: sorted(Path(X).glob('**/*.jpg'))."
+                "X must be a sequence of images, got the folder "
+                f"{brief(os.fspath(X))}. "
+                "List its images: skbridge.datasets.load_image_folder(X).paths, or "
+                "skbridge.datasets.list_images(X).paths where there are no labels."
             )
         raise ValueError(
             f"X must be a sequence of images, got {describe_image(X)}, which is one "
@@ -210,7 +197,7 @@ def to_rgb(image, least_side=None):
     if isinstance(image, bytes | bytearray | memoryview):
         image = io.BytesIO(image)
     if isinstance(image, str | os.PathLike) or hasattr(image, "read"):
-        with _open(image) as opened:
+        with open_image(image) as opened:
             if least_side is not None and opened.format in ("JPEG", "MPO"):
                 opened.draft(None, (least_side, least_side))
             return _pil_to_rgb(opened)
@@ -226,29 +213,6 @@ def to_rgb(image, least_side=None):
         "expected a path, the bytes of an image file, an open file, a PIL image, an "
         f"array or a torch tensor, got {describe_image(image)}"
     )
-
-
-def _open(image):
-    """Open a path or a file of one of the formats that are read."""
-    if isinstance(image, str | os.PathLike):
-        kind = stat.S_IFMT(os.stat(image).st_mode)
-        if kind != stat.S_IFREG:
-            # Opening a pipe or a device waits, or does something.
-            wrong = IsADirectoryError if kind == stat.S_IFDIR else OSError
-            raise wrong(
-                f"expected a regular file, got {_SPECIAL_FILES.get(kind, 'another')}: "
-                f"{brief(os.fspath(image))}; pass the path of an image file"
-            )
-    Image.init()
-    formats = [name for name in _FORMATS if name in Image.OPEN]
-    try:
-        return Image.open(image, formats=formats)
-    except UnidentifiedImageError as error:
-        raise UnidentifiedImageError(
-            f"cannot identify image file {brief(image)}: it is damaged, or of none of "
-            f"the formats that are read ({', '.join(formats)}); convert it to one of "
-            "them, such as PNG"
-        ) from error
 
 
 class Unreadable(NamedTuple):
