@@ -79,7 +79,7 @@ def test_fit_prints_a_table_and_writes_a_model(work, capsys):
     assert main(["fit", "photos", "-o", "other.skb", *TINY]) == 0
     out, err = capsys.readouterr()
     assert "airplane        4" in out
-    assert "95 % interval" in out
+    assert "95% interval" in out
     assert "calibration  mean probability" in out
     assert "written      other.skb" in out
     assert "no photograph in the classes 'zebra'" in err

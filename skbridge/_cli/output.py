@@ -160,7 +160,7 @@ def print_fit(model, seconds, path, size):
         low, high = held_out.interval
         print(
             f"accuracy     {held_out.accuracy:.1%} of {sum(held_out.scored)} held-out "
-            f"shots (95 % interval {low:.1%} to {high:.1%})"
+            f"shots (95% interval {low:.1%} to {high:.1%})"
         )
         print(
             f"calibration  mean probability {held_out.confidence:.1%}, calibration "

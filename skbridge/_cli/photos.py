@@ -16,6 +16,13 @@ examples:
   skbridge predict model.skb new/ --move-to sorted/
   find . -name '*.jpg' -mtime -1 | skbridge predict model.skb - --json
 """
+_REPORT_EXAMPLES = """\
+The page is one file and loads nothing. Labels that are corrected on it are saved as
+corrections.csv, for: skbridge fit photos/ -o model.skb --corrections corrections.csv
+
+example:
+  skbridge report model.skb new/ -o report.html
+"""
 _FIT_EXAMPLES = """\
 The folder has one folder per class, whose name is the name of the class:
   photos/cat/1.jpg  photos/cat/2.png  photos/dog/holiday.JPG
@@ -72,6 +79,17 @@ def add_parsers(commands):
         help="with --move-to: move in place of copying",
     )
 
+    report = _add(commands, "report", run_report, "write a page to look at")
+    report.epilog = _REPORT_EXAMPLES
+    _add_model_and_sources(report)
+    report.add_argument("-o", "--output", required=True, help="HTML file to write")
+    report.add_argument(
+        "-n",
+        type=_positive,
+        default=20,
+        help="photographs to mark as most worth a label (default: %(default)s)",
+    )
+
     label_next = _add(
         commands, "label-next", run_label_next, "find photographs most worth a label"
     )
@@ -118,6 +136,22 @@ def run_predict(options):
     elif options.csv != "-":
         table.print_text()
     _tell_unreadable(predicted.unreadable)
+
+
+def run_report(options):
+    """``skbridge report``."""
+    from skbridge.photos import write_report
+
+    _check_writable(options.output)
+    model = _load(options)
+    paths = _sources(options.sources)
+    predicted = write_report(model, paths, options.output, n_next=options.n)
+    _tell_unreadable(predicted.unreadable)
+    size = os.path.getsize(options.output) / 1e6
+    print(
+        f"{len(predicted.paths)} photographs, {int(predicted.unknown.sum())} unknown; "
+        f"written {output.printable(options.output)} ({size:.1f} MB)"
+    )
 
 
 def run_label_next(options):

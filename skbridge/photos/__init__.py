@@ -1,13 +1,14 @@
 """From folders of photographs to answers that a person has looked at.
 
 What the command line does, as functions: ``skbridge fit`` is `fit_photos`, ``skbridge
-predict`` is `PhotoModel.predict`.
+predict`` is `PhotoModel.predict`, ``skbridge report`` is `write_report`.
 
 ==============  ===================================================================
 `_listing`      photographs and labels from folders, and a person's corrections
 `_model`        `PhotoModel`: embedder, classifier and the shots it was fitted on
 `_file`         its file: JSON and arrays, with a digest, and no pickle
 `_held_out`     what the shots themselves tell of accuracy and of unknown images
+`_report`       `write_report`: one HTML page to look at; its parts are in ``report/``
 `_sort`         copies of photographs in one folder per label
 ==============  ===================================================================
 
@@ -17,6 +18,7 @@ below.
 
 from skbridge.photos._listing import list_photos, read_corrections
 from skbridge.photos._model import PhotoModel, fit_photos
+from skbridge.photos._report import write_report
 from skbridge.photos._sort import sort_photos
 
 __all__ = [
@@ -25,4 +27,5 @@ __all__ = [
     "list_photos",
     "read_corrections",
     "sort_photos",
+    "write_report",
 ]
