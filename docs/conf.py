@@ -1,8 +1,15 @@
 """Sphinx configuration. ``make docs`` builds the site without a network."""
 
 import re
+import sys
+import tomllib
+from itertools import pairwise
+from pathlib import Path
 
 import skbridge
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _gallery import SECTIONS, crop_thumbnails
 
 project = "skbridge"
 author = "the skbridge developers"
@@ -16,6 +23,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "_templates", "auto_examples/**/*.ipynb"]
@@ -33,6 +41,8 @@ autodoc_typehints = "none"
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    "subsection_order": [f"../examples/{section}" for section in SECTIONS],
+    "within_subsection_order": "_gallery.Order",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
     "abort_on_example_error": True,
@@ -43,6 +53,10 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "parallel": 2,
 }
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+PROJECT = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT.get("urls", {}).get("Repository")
 
 html_theme = "pydata_sphinx_theme"
 html_title = "skbridge"
@@ -62,7 +76,9 @@ html_sidebars = {
     )
 }
 html_theme_options = {
-    "show_prev_next": False,
+    "show_prev_next": True,
+    # The header links to the repository once pyproject.toml names it.
+    **({"github_url": REPOSITORY} if REPOSITORY else {}),
     "header_links_before_dropdown": 5,
     "navbar_align": "left",
     "footer_start": ["copyright"],
@@ -77,6 +93,27 @@ def skip_metadata_routing(app, what, name, obj, skip, options):
     return skip or bool(re.fullmatch(r"set_\w+_request", name))
 
 
+def split_parameters(app, what, name, obj, options, lines):
+    """List the parameters after the first blank line among them as further ones.
+
+    Docstrings group parameters by blank lines, the most important group first;
+    numpydoc would join the groups.
+    """
+    if what != "class" or "Parameters" not in lines:
+        return
+    start = lines.index("Parameters") + 2
+    for i, (line, following) in enumerate(pairwise(lines[start:]), start):
+        if following.startswith("---"):
+            return
+        if not line and following and not following.startswith(" "):
+            if not lines[i + 2].startswith("---"):
+                lines[i + 1 : i + 1] = ["Other Parameters", "-" * 16]
+            return
+
+
 def setup(app):
     """Connect what is not an option."""
+    # After the gallery is built, and before numpydoc reads docstrings.
+    app.connect("builder-inited", crop_thumbnails, priority=900)
+    app.connect("autodoc-process-docstring", split_parameters, priority=400)
     app.connect("autodoc-skip-member", skip_metadata_routing)

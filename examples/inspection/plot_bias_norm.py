@@ -4,8 +4,8 @@ Class-specific bias, with and without its loss
 ==============================================
 
 SeMoBridge-T learns a bias for each class, which it adds to the bridged shots of that
-class. One term of its loss, weighted by ``lambda_b``, keeps the norms of these biases
-alike. :class:`~skbridge.inspection.BiasNormDisplay` shows what happens without it.
+class. One term of its loss, weighted by ``lambda_b``, makes the norms of these biases
+similar. :class:`~skbridge.inspection.BiasNormDisplay` shows the norms.
 """
 
 # %%
@@ -41,8 +41,7 @@ for lambda_b in (0.0, 0.1):
 # %%
 # Their norms
 # -----------
-# Each point is a class, the line the mean, and the grey band reaches one standard
-# deviation to either side. Without the term some classes are moved much further than
-# others; with it all are moved alike.
+# Each point is a class, the line is the mean, and the grey band is one standard
+# deviation on either side. Without the term the norms differ much more between classes.
 
 display = BiasNormDisplay.from_estimators(classifiers)

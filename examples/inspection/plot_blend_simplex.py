@@ -38,8 +38,8 @@ X_test, y_test = embed(["fxemoji", "fluent-emoji-flat"])
 # %%
 # The triangle
 # ------------
-# Each corner is one of the three alone. The star marks the best weights on the held-out
-# images, the circle those of the classifier.
+# At each corner one of the three has all the weight. The star marks the best weights on
+# the held-out images, the circle those of the classifier.
 
 classifier = SeMoBridgeClassifier(MODEL).fit(X_shots, y_shots)
 display = BlendSimplexDisplay.from_estimator(classifier, X_held_out, y_held_out)
@@ -47,8 +47,8 @@ display = BlendSimplexDisplay.from_estimator(classifier, X_held_out, y_held_out)
 # %%
 # Does the choice carry over?
 # ---------------------------
-# The accuracy at the star is the best of many, and so a little too good. Other images
-# tell what it is worth.
+# The accuracy at the star is the best of many, and therefore too optimistic. It is
+# measured on other images.
 
 lambdas = dict(
     zip(["lambda_1", "lambda_2", "lambda_3"], display.best_lambdas, strict=True)

@@ -4,8 +4,8 @@ Loss curves by term
 =====================
 
 SeMoBridge-T lowers a weighted sum of an image loss, two text losses, a consistency loss
-and a loss of the biases' norms. :class:`~skbridge.inspection.LossCurveDisplay` shows
-how each of them goes while the classifier is trained.
+and a loss of the biases' norms. :class:`~skbridge.inspection.LossCurveDisplay` plots
+each of them by training step.
 """
 
 # %%
@@ -33,10 +33,10 @@ classifier.fit(X, y)
 # %%
 # Curves
 # ------
-# The image loss has CLIP's logit scale. The other cross entropies have none, as in the
-# paper: a cosine between -1 and 1 cannot make a softmax over 140 classes sure, so that
-# these stay high, and it is their small changes that count. The total is the weighted
-# sum that training lowers. Each has a scale of its own.
+# The image loss multiplies cosines by CLIP's logit scale; the other cross entropies do
+# not, as in the paper. A softmax of 140 cosines between -1 and 1 is nearly uniform, so
+# that these losses stay high and change little. The total is the weighted sum that
+# training minimises. Each panel has its own scale.
 
 display = LossCurveDisplay.from_estimator(classifier)
 

@@ -5,8 +5,8 @@ Plain and bridged prototypes
 
 A prototype is the mean of a class's shots. A query can be compared with the mean of
 their embeddings (plain), or with the mean of their bridged embeddings.
-:class:`~skbridge.inspection.PrototypeConfusionDisplay` shows what either confuses. The
-class texts play no part in it.
+:class:`~skbridge.inspection.PrototypeConfusionDisplay` shows the confusions of each.
+The class texts are not used.
 """
 
 # %%
@@ -42,8 +42,8 @@ display = PrototypeConfusionDisplay.from_estimator(
 # %%
 # Many classes
 # ------------
-# With all 140 concepts the names would overlap, so the axes count the classes. Above
-# 200 classes a cell stands for several of them, and the axes say for how many.
+# With all 140 concepts the names would overlap, so the axes number the classes. Above
+# 200 classes a cell stands for several, and the axes say how many.
 
 classifier.fit(X_shots, y_shots)
 display = PrototypeConfusionDisplay.from_estimator(classifier, X_queries, y_queries)

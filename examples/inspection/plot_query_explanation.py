@@ -3,9 +3,9 @@
 What decided for one image
 ===============================
 
-A score of the few-shot classifier is a sum over the class text and the shots, so that
-it can be taken apart without any approximation.
-:class:`~skbridge.inspection.QueryExplanationDisplay` does that for one query.
+A class score of :class:`~skbridge.SeMoBridgeClassifier` is a sum over the class text
+and the shots. :class:`~skbridge.inspection.QueryExplanationDisplay` shows the summands
+for one query, without approximation.
 """
 
 # %%
@@ -35,10 +35,10 @@ print(f"{100 * right.mean():.1f} % of {len(right)} queries right")
 # %%
 # A query that it gets right
 # --------------------------
-# The bars to the left are the scores of the five best classes, in the parts of z1, z2
-# and z3. Those to the right are the margin to the runner-up: a negative part spoke for
-# the runner-up. Below are the texts and shots of both classes, and the part of each in
-# the score of its class.
+# The bars on the left are the scores of the five best classes, split into z1, z2 and
+# z3. The bars on the right split the margin to the runner-up; a negative part favours
+# the runner-up. Below are the texts and shots of both classes, with the contribution of
+# each to the score of its class.
 
 
 def explain(i):

@@ -1,11 +1,11 @@
 """
-============================================
-Whether probabilities hold what they promise
-============================================
+=============================
+Are probabilities calibrated?
+=============================
 
-When a classifier gives the probability 0.8 to its predictions, 80 % of them should be
-right. :class:`~skbridge.inspection.ReliabilityDisplay` shows how near it comes, for
-several classifiers on one diagram.
+Of the predictions with probability 0.8, 80 % should be right.
+:class:`~skbridge.inspection.ReliabilityDisplay` compares the probabilities of several
+classifiers with the share of right predictions.
 """
 
 # %%
@@ -42,19 +42,18 @@ for classifier in classifiers.values():
 # %%
 # The diagram
 # -----------
-# Below the diagonal a classifier is too sure of itself, above it not sure enough. The
-# expected calibration error (ECE) is the mean distance from it, over all queries. The
-# histogram below says how many queries each point stands for: few of them make a point
-# that means little.
+# Below the diagonal the probabilities are too high, above it too low. The expected
+# calibration error (ECE) is the mean distance from the diagonal over all queries. The
+# histogram shows the number of queries per point; a point of few queries is uncertain.
 #
-# The temperature was chosen on held-out shots. Where the queries are of another kind,
-# as here, where other artists drew them, it need not be the best for these.
+# The search chose the temperature on held-out shots. The queries are by other artists
+# than the shots, so that temperature need not be the best for them.
 
 display = ReliabilityDisplay.from_estimators(classifiers, X_queries, y_queries)
 
 # %%
-# A diagram says nothing of how often a classifier is right: one that always gives every
-# class the same probability is well calibrated.
+# Calibration is not accuracy: a classifier that always gives every class the same
+# probability is well calibrated.
 
 for name, classifier in classifiers.items():
     print(

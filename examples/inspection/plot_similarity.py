@@ -4,8 +4,8 @@ Similarities before and after the bridge
 =========================================
 
 CLIP was trained to compare images with texts, and never to compare images with one
-another. :class:`~skbridge.inspection.SimilarityDisplay` shows what that does to the
-cosines of images of the same class and of different ones, and what the bridge changes.
+another. :class:`~skbridge.inspection.SimilarityDisplay` shows the cosines of images of
+the same class and of different classes, before and after the bridge.
 """
 
 # %%
@@ -32,12 +32,13 @@ X_queries = embedder.transform(list(queries.images))
 # %%
 # The default cut of the bridge
 # -----------------------------
-# Each panel shows the cosines of all pairs. The number above it is the chance that a
-# pair of one class is more alike than a pair of different classes: 0.5 would tell
-# nothing apart, 1 everything. Few pairs are of one class, so that its curve is rougher.
+# Each panel shows the cosines of all pairs. The number above it is the probability that
+# a pair of the same class has a larger cosine than a pair of different classes: 0.5 is
+# chance, 1 is perfect separation. There are fewer pairs of the same class, so that
+# their curve is rougher.
 #
-# On this small model images compare about as well with one another as with texts. That
-# leaves little to repair, and its bridge changes next to nothing.
+# With this small model, images compare with images about as well as with texts, and the
+# bridge changes very little.
 
 classifier = SeMoBridgeClassifier(MODEL)
 classifier.fit(X_shots, names[shots.target])
@@ -46,10 +47,10 @@ display = SimilarityDisplay.from_estimator(classifier, X_queries, names[queries.
 # %%
 # A cut that leaves too little
 # ----------------------------
-# With ``bridge_rank=0.2`` the bridge keeps only those directions of the text projection
-# that hold a fifth of its energy. They are too few to tell these classes apart: the
-# cosines of images of one class fall among those of different classes. Look before you
-# trust a cut, or let :class:`~skbridge.FewShotSearchCV` choose it.
+# With ``bridge_rank=0.2`` the bridge spans only the directions that have a fifth of the
+# energy of the text projection. They are too few to separate these classes: the cosines
+# of the same class overlap those of different classes.
+# :class:`~skbridge.FewShotSearchCV` can choose the cut.
 
 classifier.set_params(bridge_rank=0.2).fit(X_shots, names[shots.target])
 narrow = SimilarityDisplay.from_estimator(classifier, X_queries, names[queries.target])

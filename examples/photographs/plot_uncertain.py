@@ -3,8 +3,9 @@
 Which predictions to look at
 ===================================
 
-A classifier is sure of most images. A person's time belongs to the others:
-:class:`~skbridge.inspection.ContactSheetDisplay` shows them first.
+Most wrong predictions are uncertain ones.
+:class:`~skbridge.inspection.ContactSheetDisplay` shows the most uncertain images first,
+so that a person can check them.
 """
 
 # %%
@@ -27,16 +28,15 @@ pipeline.fit(list(shots.images), names[shots.target])
 # %%
 # The least certain predictions
 # -----------------------------
-# Above each image is the most probable class, below it the second. The bar shows the
-# two probabilities, in blue and orange; what is left is shared by all other classes.
+# Above each image is the most probable class, below it the second. The bar shows their
+# probabilities in blue and orange.
 
 display = ContactSheetDisplay.from_estimator(pipeline, list(new.images), n_images=18)
 
 # %%
-# Margins tell errors
-# -------------------
-# The sheet is sorted by the margin, the difference of the two probabilities. Most
-# errors have a small one.
+# Most errors have a small margin
+# -------------------------------
+# The sheet is sorted by the margin, the difference of the two probabilities.
 
 wrong = display.prediction != names[new.target]
 first, last = np.array_split(display.order, 2)
