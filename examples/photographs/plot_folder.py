@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from skbridge import make_few_shot_pipeline
-from skbridge.datasets import load_emoji
+from skbridge.datasets import list_images, load_emoji, load_image_folder
 
 work = Path(tempfile.mkdtemp())
 emoji = load_emoji(styles=["noto", "twemoji", "emojione", "fxemoji"])
@@ -31,27 +31,29 @@ for i in np.flatnonzero(emoji.target < 40):
     name, style = emoji.target_names[emoji.target[i]], emoji.styles[i]
     folder = work / "photos" / name
     folder.mkdir(parents=True, exist_ok=True)
-    path = work / "new" / f"{i}.png" if style == "fxemoji" else folder / f"{style}.png"
+    path = (
+        work / "new" / f"{i}.png" if style == "fxemoji" else folder / f"{style}.png"
+    )
     Image.fromarray(emoji.images[i]).save(path)
 
 # %%
 # Learn
 # -----
-# The pipeline takes paths. Its embedder reads the images, its classifier learns the
-# classes from the embeddings and from the class names.
+# :func:`~skbridge.datasets.load_image_folder` lists the images and their labels. The
+# embedder of the pipeline reads the images; the classifier learns the classes from the
+# embeddings and from the class names.
 
-paths = sorted((work / "photos").glob("*/*.png"))
-labels = [path.parent.name for path in paths]
+photos = load_image_folder(work / "photos")
 pipeline = make_few_shot_pipeline("skbridge-tiny")
-pipeline.fit(paths, labels)
-print(f"{len(paths)} images, {len(set(labels))} classes")
+pipeline.fit(photos.paths, photos.target)
+print(f"{len(photos.paths)} images, {len(photos.target_names)} classes")
 
 # %%
 # Predict
 # -------
 # Each new image has a label and a probability.
 
-new = sorted((work / "new").glob("*.png"), key=lambda path: int(path.stem))
+new = list_images(work / "new").paths
 probabilities = pipeline.predict_proba(new)
 predicted = pipeline.classes_[probabilities.argmax(axis=1)]
 
