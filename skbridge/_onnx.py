@@ -39,7 +39,7 @@ def to_onnx(classifier):
     TypeError
         If it is another estimator, or its labels are neither strings nor integers.
     ValueError
-        If its blend is exponential.
+        If its blend is exponential, or it rejects unknown images.
     NotFittedError
         If it is not fitted.
 
@@ -69,6 +69,12 @@ def to_onnx(classifier):
         raise ValueError(
             "to_onnx takes classifiers with a linear blend, but blending is "
             f"{classifier.blending!r}. Fit with blending='linear'."
+        )
+    if getattr(classifier, "threshold_", None) is not None:
+        raise ValueError(
+            f"to_onnx does not convert reject={classifier.reject:g}: the graph would "
+            "give unknown images one of the classes. Fit with reject=None, or convert "
+            "reblend(), a copy that rejects nothing."
         )
     graph = _Graph(onnx, classifier.prototypes_.dtype)
     scores = None

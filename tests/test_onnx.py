@@ -109,6 +109,12 @@ def test_what_cannot_be_converted_is_refused():
         to_onnx(LogisticRegression().fit(X, y))
     with pytest.raises(NotFittedError):
         to_onnx(BridgedGDAClassifier(None))
+    rejecting = BridgedGDAClassifier(make_head(), reject=0.1, reject_label="?").fit(
+        X, y
+    )
+    with pytest.raises(ValueError, match=r"reject=0\.1: the graph would give unknown"):
+        to_onnx(rejecting)
+    to_onnx(rejecting.reblend())
     halves = np.searchsorted(NAMES, y) > 2
     binary = BridgedGDAClassifier(None, lambda_1=0).fit(X, halves)
     with pytest.raises(TypeError, match="strings or integers, but classes_ holds bool"):

@@ -326,6 +326,15 @@ def test_curve_is_that_of_fits_on_fewer_shots(make):
     assert many.std.shape == (3,)
 
 
+def test_rejected_images_count_as_the_class_that_they_are_of():
+    head = make_head()
+    X, y = make_images(head, 5, noise=0.6)
+    rejecting = BridgedGDAClassifier(head, reject=0.3, reject_label="unknown")
+    curve = shot_curve(rejecting, X, y)
+    expected = shot_curve(BridgedGDAClassifier(head), X, y)
+    assert_array_equal(curve.accuracy, expected.accuracy)
+
+
 def test_curve_forecasts_a_power_law():
     assert _continued(
         np.array([1, 2, 4]), 1 - 0.5 * np.array([1, 2, 4]) ** -0.3, 16

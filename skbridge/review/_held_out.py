@@ -42,6 +42,9 @@ def unfitted_copy(estimator):
             f"BridgedGDAClassifier; got {type(estimator).__name__}."
         )
     copy = clone(estimator)
+    if getattr(copy, "reject", None) is not None:
+        # An image of no known class is no matter here: shots have classes.
+        copy.set_params(reject=None, reject_label=None)
     # Encoding the names again would take seconds.
     if getattr(estimator, "text_head_", None) is not None:
         copy.set_params(texts=estimator.text_head_)
