@@ -106,7 +106,7 @@ for name, head in heads.items():
 # %%
 # Plain and bridged prototypes
 # ----------------------------
-# Four shots a class. A classifier without texts compares with plain prototypes;
+# Four shots per class. A classifier without texts compares with plain prototypes;
 # ``component_logits`` gives the three comparisons of one that has them. With random
 # weights the texts know nothing of the images: ``fit`` sees this from the shots, and
 # warns.
@@ -178,7 +178,7 @@ right.text(-0.3, 1.1 * chance, "chance", color="#555555", fontsize=8)
 right.set_yscale("log")
 right.set_yticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
 right.set_xticks(centres, [name.replace(", ", ",\n") for name in scores])
-right.set(ylabel="accuracy (%), logarithmic", title="Four shots a class")
+right.set(ylabel="accuracy (%), logarithmic", title="Four shots per class")
 right.legend(fontsize=8)
 plt.show()
 folder.cleanup()

@@ -14,7 +14,7 @@ On the paper's data: ``python plot_class_bias.py --data fgvc_aircraft --root FOL
 # %%
 # Three classifiers
 # -----------------
-# Four shots a class; 200 steps of the paper's AdamW at 20 times its rate, in place of
+# Four shots per class; 200 steps of the paper's AdamW at 20 times its rate, in place of
 # 5,000. The default ``lambda_b=0.1`` is the paper's, and 10 shows a far stronger hold.
 # Nothing was chosen on queries.
 

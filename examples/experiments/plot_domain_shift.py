@@ -66,7 +66,7 @@ plt.show()
 # %%
 # What the shift costs
 # --------------------
-# Two shots a class (ImageNet: four). The trained bridge takes 200 steps of the paper's
+# Two shots per class (ImageNet: four). The trained bridge takes 200 steps of the paper's
 # recipe, at 20 times its rate; neither number was chosen on these queries.
 
 training = {
@@ -91,7 +91,7 @@ for j, seed in enumerate(data.seeds):
             scores[name][i, j] = 100 * classifier.score(X[rows], y[rows])
 
 print(
-    f"Accuracy in %, {n_shots} shots a class, "
+    f"Accuracy in %, {n_shots} shots per class, "
     f"mean ± standard deviation over {len(data.seeds)} draws"
 )
 print(
@@ -117,7 +117,7 @@ axis.set_xticks(range(len(domains)), domains)
 axis.set(
     xlabel="queries",
     ylabel="accuracy (%)",
-    title=f"{n_shots} shots a class, all of them {data.domain}",
+    title=f"{n_shots} shots per class, all of them {data.domain}",
 )
 axis.legend(scores, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()

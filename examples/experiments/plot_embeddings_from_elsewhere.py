@@ -120,7 +120,7 @@ for i, n_shots in enumerate(data.numbers):
             scores[name][i, j] = 100 * score
 
 print(f"Accuracy in %, mean ± standard deviation over {len(data.seeds)} draws")
-print(f"{'shots a class':24}" + "".join(f"{n:>14}" for n in data.numbers))
+print(f"{'shots per class':24}" + "".join(f"{n:>14}" for n in data.numbers))
 for name, values in scores.items():
     cells = [f"{v.mean():.1f} ± {v.std():.1f}" for v in values]
     print(f"{name:24}" + "".join(f"{cell:>14}" for cell in cells))

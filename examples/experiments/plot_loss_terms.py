@@ -83,7 +83,7 @@ for axis, (n_shots, gain) in zip(axes, gains.items(), strict=True):
     axis.axvline(0, color="#555555", linewidth=0.8)
     axis.plot(gain, rows, ".", color="#999999")
     axis.plot(gain.mean(axis=1), rows, "D", color="#0072b2")
-    axis.set_title(f"{n_shots} shot{'s' * (n_shots > 1)} a class")
+    axis.set_title(f"{n_shots} shot{'s' * (n_shots > 1)} per class")
 axes[0].set_yticks(rows, variants)
 axes[0].invert_yaxis()
 figure.supxlabel(

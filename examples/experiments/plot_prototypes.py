@@ -66,7 +66,7 @@ for n_shots in data.numbers:
 # whether one is better.
 
 print(f"Accuracy in %, mean ± standard deviation over {len(data.seeds)} repetitions")
-print(f"{'shots a class':42}" + "".join(f"{n:>16}" for n in data.numbers))
+print(f"{'shots per class':42}" + "".join(f"{n:>16}" for n in data.numbers))
 accuracy = {
     n_shots: 100
     * np.array(
@@ -106,7 +106,7 @@ for n_shots in data.numbers:
         np.concatenate(truth[n_shots]),
         {names[i]: p[i] for i in (0, 3)},
     )
-    display.figure_.suptitle(f"{n_shots} shot{'s' * (n_shots > 1)} a class")
+    display.figure_.suptitle(f"{n_shots} shot{'s' * (n_shots > 1)} per class")
 plt.show()
 
 # %%
@@ -128,7 +128,7 @@ counts = np.zeros((2, n_classes, n_classes), dtype=int)
 for count, of_method in zip(counts, (p[0], p[3]), strict=True):
     np.add.at(count, (t, of_method), 1)
     np.fill_diagonal(count, 0)
-print(f"Queries of one class taken for the other, {n_shots} shots a class")
+print(f"Queries of one class taken for the other, {n_shots} shots per class")
 print(f"{'':44}{'plain':>6}{'bridged':>9}")
 for pair in np.argsort(counts[0], axis=None)[:-7:-1]:
     true, taken = np.unravel_index(pair, counts[0].shape)

@@ -13,7 +13,7 @@ On the paper's data: ``python plot_sensitivity.py --data oxford_pets --root FOLD
 # %%
 # One weight at a time
 # --------------------
-# Four shots a class. The line is the mean over repetitions, each of other shots and, of
+# Four shots per class. The line is the mean over repetitions, each of other shots and, of
 # emoji, queries in another style; the band is their standard deviation, and the dashed
 # line the default. These are curves on query images, to look at: nothing is chosen
 # from them.

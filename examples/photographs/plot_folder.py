@@ -31,9 +31,7 @@ for i in np.flatnonzero(emoji.target < 40):
     name, style = emoji.target_names[emoji.target[i]], emoji.styles[i]
     folder = work / "photos" / name
     folder.mkdir(parents=True, exist_ok=True)
-    path = (
-        work / "new" / f"{i}.png" if style == "fxemoji" else folder / f"{style}.png"
-    )
+    path = work / "new" / f"{i}.png" if style == "fxemoji" else folder / f"{style}.png"
     Image.fromarray(emoji.images[i]).save(path)
 
 # %%
