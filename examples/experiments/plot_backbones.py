@@ -5,13 +5,12 @@ Another backbone: projections that are not square
 The bridge inverts the text projection W, which takes tokens of the text tower, of
 width :math:`d_t`, to the joint space of images and texts, of width :math:`d`. In CLIP
 ViT-B/16 both are 512. In RN50 tokens have 512 features and the joint space has 1,024.
-The pseudo-inverse serves every shape, but does different things: where the joint space
-is wider, texts cannot reach all of it, and bridging takes the rest away; where it is
-not, only the cut takes anything away.
+The pseudo-inverse exists for every shape. If the joint space is wider, texts span only
+part of it, and bridging removes the rest. Otherwise only the cut removes directions.
 
-This example puts a *trained* ResNet with a wide projection, the bundled model, beside
-three ResNets with *random* weights, which open_clip makes here. The random ones show
-that shapes work, and what shapes do; they say nothing about any trained CLIP.
+This example compares a *trained* ResNet with a wide projection, the bundled model, with
+three ResNets of *random* weights, which open_clip creates here. The random models show
+the effect of the shape; they say nothing about trained CLIP models.
 
 On a trained one: ``python plot_backbones.py --model RN50 --data oxford_pets --root
 FOLDER``, which needs its weights.
@@ -20,9 +19,9 @@ FOLDER``, which needs its weights.
 # %%
 # Four backbones
 # --------------
-# The three random models have one image tower, by its seed, so that all that differs
-# is the text tower's width. A folder with an open_clip configuration and weights is a
-# model's name.
+# The three random models have the same image tower, from the same seed, and differ in
+# the width of the text tower only. A folder with an open_clip configuration and weights
+# can be given as a model.
 
 import json
 import tempfile
@@ -87,10 +86,10 @@ heads = {
 }
 
 # %%
-# What each bridge keeps
-# ----------------------
-# The official cut drops singular values up to 0.3. Bridging removes the energy of the
-# images outside the directions that are left.
+# The directions of each bridge
+# -----------------------------
+# The official cut removes singular values up to 0.3. Bridging removes the energy of the
+# images outside the remaining directions.
 
 print(f"{'':18}{'W':>12}{'directions':>16}{'energy removed':>18}")
 for name, head in heads.items():
@@ -107,9 +106,9 @@ for name, head in heads.items():
 # Plain and bridged prototypes
 # ----------------------------
 # Four shots per class. A classifier without texts compares with plain prototypes;
-# ``component_logits`` gives the three comparisons of one that has them. With random
-# weights the texts know nothing of the images: ``fit`` sees this from the shots, and
-# warns.
+# ``component_logits`` gives the three comparisons of a classifier with texts. With
+# random weights the texts do not match the images: ``fit`` detects this on the shots,
+# and warns.
 
 comparisons = [
     "texts, z1",
@@ -184,8 +183,9 @@ plt.show()
 folder.cleanup()
 
 # %%
-# All shapes go through the same code. The wider the joint space is for the text tower,
-# the more bridging removes from images of random weights; the trained model has moved
-# its images to where texts are, and hardly loses any. Its plain and bridged prototypes
-# are equally good. With random weights bridged shots (z3) are as good as plain ones,
-# both a little above chance, and bridging the *query* (z2) falls to chance.
+# The same code handles all shapes. The wider the joint space is relative to the text
+# tower, the more bridging removes from the images of random models. The images of the
+# trained model lie near the span of its texts and lose hardly any energy; its plain and
+# bridged prototypes are equally accurate. With random weights, bridged shots (z3) are
+# as accurate as plain ones, a little above chance, and the bridged *query* (z2) is at
+# chance.

@@ -2,11 +2,11 @@
 The class-specific bias and its regulariser
 ===========================================
 
-SeMoBridge-T adds to the bridged shots of each class a bias of that class's own (CSB).
-Nothing keeps these biases alike, and a class whose bias grows large moves away from
-where queries are, which get none. So the paper adds the variance of their norms to the
-loss. This example trains without a bias, with one, and with its regulariser, and plots
-the norms, as the paper's figures 8 and 10 do for FGVCAircraft.
+SeMoBridge-T adds a class-specific bias (CSB) to the bridged shots of each class. A large
+bias moves the prototype of its class away from the queries, which have no bias.
+Therefore the paper adds the variance of the norms to the loss. This example trains
+without a bias, with one, and with its regulariser, and plots the norms, as the paper's
+figures 8 and 10 do for FGVCAircraft.
 
 On the paper's data: ``python plot_class_bias.py --data fgvc_aircraft --root FOLDER``.
 """
@@ -15,7 +15,7 @@ On the paper's data: ``python plot_class_bias.py --data fgvc_aircraft --root FOL
 # Three classifiers
 # -----------------
 # Four shots per class; 200 steps of the paper's AdamW at 20 times its rate, in place of
-# 5,000. The default ``lambda_b=0.1`` is the paper's, and 10 shows a far stronger hold.
+# 5,000. The default ``lambda_b=0.1`` is the paper's; 10 is a much stronger regulariser.
 # Nothing was chosen on queries.
 
 import matplotlib.pyplot as plt
@@ -65,11 +65,11 @@ BiasNormDisplay.from_estimators(trained)
 plt.show()
 
 # %%
-# Without the regulariser some biases grow much longer than others; with it they lie all
-# but on a line. The mean hardly changes.
+# Without the regulariser some biases become much longer than others; with it the norms
+# are nearly equal. The mean hardly changes.
 #
-# What it is worth
-# ----------------
+# Effect on accuracy
+# ------------------
 # Accuracy on the queries, and the spread of the norms in percent of their mean.
 
 print(f"Mean ± standard deviation over {len(seeds)} repetitions, %")
@@ -83,11 +83,11 @@ for i, (name, classifier) in enumerate(classifiers.items()):
     print(f"{name:22}{accuracy:>14}{difference:>16}{spread:>18}")
 
 # %%
-# On the emoji the regulariser does what it is for. A bias is worth a point or two here,
-# hardly more than that difference varies from repetition to repetition, and holding its
-# norms alike makes none that could be told from chance.
+# On the emoji the regulariser makes the norms similar. The bias gains a point or two,
+# about as much as the difference varies between repetitions. The regulariser makes no
+# difference that can be distinguished from chance.
 #
-# Which classes learn the longest bias when nothing holds them?
+# Which classes learn the longest bias without the regulariser?
 
 norms = np.linalg.norm(classifiers["bias, lambda_b = 0"].class_bias_, axis=1)
 order = np.argsort(norms)

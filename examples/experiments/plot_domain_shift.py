@@ -3,10 +3,10 @@ Domain shift: from colour to black and white
 ============================================
 
 Shots often come from one source and queries from another: photographs and sketches,
-one camera and the next. Here shots are emoji in colour, and queries are in colour or
-in one colour only. The second part is the protocol that carries a classifier of
-ImageNet to ImageNetV2 and ImageNet-Sketch, or to sets that have some of its classes
-only: shots and class-specific bias stay those of the source.
+or two cameras. Here shots are emoji in colour, and queries are in colour or in one
+colour only. The second part is the protocol that applies a classifier of ImageNet to
+ImageNetV2 and ImageNet-Sketch, or to sets with some of its classes only: shots and
+class-specific bias are those of the source.
 
 On ImageNet, V2 and Sketch: ``python plot_domain_shift.py --data imagenet --root
 FOLDER``.
@@ -15,9 +15,9 @@ FOLDER``.
 # %%
 # Source and target
 # -----------------
-# Two of the emoji artists drew each thing twice, in colour and in one colour. Theirs
-# are the queries, so that the two sets of queries differ in nothing but the domain.
-# Shots are drawn from four other styles, all in colour.
+# Two of the emoji artists drew each concept twice, in colour and in one colour. Their
+# drawings are the queries, so that the two sets of queries differ in the domain only.
+# Shots come from four other styles, all in colour.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -64,10 +64,10 @@ for k, axis in enumerate(axes[0]):
 plt.show()
 
 # %%
-# What the shift costs
+# The loss of accuracy
 # --------------------
-# Two shots per class (ImageNet: four). The trained bridge takes 200 steps of the paper's
-# recipe, at 20 times its rate; neither number was chosen on these queries.
+# Two shots per class (ImageNet: four). The trained bridge takes 200 steps of the
+# paper's recipe, at 20 times its rate; neither number was chosen on these queries.
 
 training = {
     "mode": "trained",
@@ -123,18 +123,18 @@ axis.legend(scores, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %%
-# The bundled model was trained on icons, many of them in one colour, and its texts know
-# no colour: zero-shot does not suffer. What suffers is the comparison with shots, plain
-# or bridged alike. The blends lose less than their shots do, since they lean on the
-# texts as well, and training, which pulls shots towards texts, loses least.
+# The bundled model was trained on icons, many of them in one colour, and its prompts
+# name no colour: zero-shot accuracy does not fall. The comparison with shots becomes
+# less accurate, plain and bridged alike. The blends lose less, because they also use
+# the texts. The trained bridge loses least.
 #
 # A target with some of the classes
 # ---------------------------------
-# A target may hold some of the source's classes only. The classifier is still fitted on
-# all of them, and only the columns of the target's classes compete: prototypes and
-# bias are carried over. Beside it, a classifier fitted on the shots of those classes
-# alone. Here every second class is in the target. (A data set on disk without another
-# domain is its own target.)
+# A target may have only some of the source's classes. The classifier is fitted on all
+# classes, and predicts by the columns of the target's classes; prototypes and bias are
+# unchanged. It is compared with a classifier that is fitted on the shots of those
+# classes alone. Here every second class is in the target. (A data set on disk without
+# another domain is its own target.)
 
 kept = np.arange(0, len(data.class_names), 2)
 variants = ["every class competes", "columns carried over", "fitted on the subset"]
@@ -159,6 +159,6 @@ for name, values in table.items():
     print(f"{name:16}" + "".join(f"{value:24.1f}" for value in values))
 
 # %%
-# In closed form prototypes do not depend on one another, so that carrying the columns
-# over *is* the classifier of the subset. Training learns one bridge for all classes:
-# carried over, it has seen more of them than one that is trained on the subset.
+# In closed form prototypes do not depend on one another, so that selecting columns
+# *is* the classifier of the subset. Training learns one bridge for all classes, from
+# more shots than the bridge that is trained on the subset.

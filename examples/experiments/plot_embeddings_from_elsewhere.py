@@ -2,13 +2,13 @@
 Embeddings from elsewhere
 =========================
 
-skbridge needs no CLIP model of its own: image embeddings may come from another
-framework, a vector database or a paid service. What is known of the *text* side then
-decides which classifier can be built. This example takes the same images in four
-situations, from knowing the whole text tower's output to knowing no text at all.
+Image embeddings may come from another framework, a vector database or a paid service.
+Which classifier can be fitted depends on the information about the *texts*. This
+example fits the same images in four situations, from the whole output of the text tower
+to no texts.
 
 ================================  ==========================================
-What is known                     How to say it
+Known about the texts             Text head
 ================================  ==========================================
 EOS tokens and text projection    ``TextHead.from_arrays``
 text features and a text bank     ``TextHead.from_features``, ``text_subspace``
@@ -23,11 +23,11 @@ On a data set on disk: ``python plot_embeddings_from_elsewhere.py --data oxford_
 # %%
 # Arrays on disk
 # --------------
-# To play "elsewhere" we let the bundled model write its arrays to a file; nothing
-# after this block knows of the model. Of a model of ``transformers``, the EOS tokens
-# are ``CLIPTextModel``'s ``pooler_output`` and the projection is the transpose of
-# ``text_projection.weight``. The bank is any list of prompts that span what texts can
-# say; no label belongs to them. Here they are the class names in seven templates.
+# The bundled model writes its arrays to a file here; the blocks below use the file
+# only. For a model of ``transformers``, the EOS tokens are ``CLIPTextModel``'s
+# ``pooler_output``, and the projection is the transpose of ``text_projection.weight``.
+# The bank is any list of varied prompts, without labels; here, the class names in seven
+# templates.
 
 import tempfile
 from pathlib import Path
@@ -61,11 +61,11 @@ np.savez(
 )
 
 # %%
-# Four text sides
+# Four text heads
 # ---------------
-# ``from_arrays`` has all that :meth:`~skbridge.TextHead.from_clip` has, and the two
-# agree to rounding. A service gives finished text features only: their subspace stands
-# in for the projection's row space.
+# ``from_arrays`` with all arrays equals :meth:`~skbridge.TextHead.from_clip` up to
+# rounding. A service gives text features only: their subspace replaces the row space of
+# the projection.
 
 known = np.load(file)
 X, classes = known["images"], range(len(known["tokens"]))
@@ -86,9 +86,9 @@ difference = np.abs(from_arrays.text_features - head.text_features).max()
 print(f"from_arrays and from_clip differ by at most {difference:.0e}.")
 
 # %%
-# ``bridge_rank=0.95`` keeps 95 % of the energy of the bank's directions; the last
-# directions of such a bank are rounding error. ``lambda_3="auto"`` weighs the shots by
-# their number, and looks at no query.
+# With ``bridge_rank=0.95`` the bridge spans 95 % of the energy of the bank; the weakest
+# directions of the bank are rounding errors. ``lambda_3="auto"`` sets the weight of the
+# shots from their number, without queries.
 
 classifiers = {
     "tokens and projection": SeMoBridgeClassifier(texts=from_arrays, lambda_3="auto"),
@@ -105,10 +105,10 @@ classifiers = {
 }
 
 # %%
-# What each is worth
-# ------------------
-# Each style of emoji is the queries once, and the shots are drawn from the others; all
-# classifiers get the same ones.
+# Accuracy of each
+# ----------------
+# Each style of emoji is the queries once, and the shots come from the others; all
+# classifiers have the same shots.
 
 scores = {name: np.empty((len(data.numbers), len(data.seeds))) for name in classifiers}
 for i, n_shots in enumerate(data.numbers):
@@ -144,19 +144,18 @@ axis.set_xticks(range(len(data.numbers)), data.numbers)
 axis.set(
     xlabel="shots per class",
     ylabel="accuracy (%)",
-    title="The same images, less and less known of the texts",
+    title="The same images, with less known about the texts",
 )
-axis.legend(scores, title="what is known of the text side")
+axis.legend(scores, title="known about the texts")
 plt.show()
 folder.cleanup()
 
 # %%
-# On the bundled model the four lie close together, closer than the draws of the shots
-# differ among themselves: its images are almost wholly within reach of its texts (see
+# With the bundled model the four differ less than draws of the shots do. Its images lie
+# almost entirely in the span of its texts (see
 # :ref:`sphx_glr_auto_examples_experiments_plot_retrieval.py`), so that the projection,
-# its stand-in and no bridge at all do much the same. With a large CLIP model the choice
-# between the first three does matter; leave it to held-out shots, with
-# :class:`~skbridge.FewShotSearchCV`.
+# the subspace and no bridge give similar results. With a large CLIP model the first
+# three differ more; :class:`~skbridge.FewShotSearchCV` compares them on held-out shots.
 #
 # Without a bank, ``bridge="text_subspace"`` takes the class texts themselves as the
 # bank, and warns when they are few.

@@ -4,7 +4,8 @@ Which terms of the loss matter
 
 SeMoBridge-T learns the bridge, and a bias for each class, from the shots. Its loss has
 an image term, two text terms, a consistency term and a regulariser of the bias. The
-paper's table 3 takes them apart; this example does so with few shots and with many.
+paper's table 3 compares subsets of them; this example does so with few shots and with
+many.
 
 On the paper's data: ``python plot_loss_terms.py --data oxford_pets --root FOLDER``.
 """
@@ -45,10 +46,10 @@ variants = {
 # %%
 # Few shots and many
 # ------------------
-# Training takes 100 steps of the paper's AdamW at 20 times its rate, in place of 5,000;
-# the blend is the same for all: texts, and bridged shots weighed by their number.
-# Nothing here was chosen on queries. As all variants see the same shots and queries, we
-# look at what each adds to the closed form.
+# Training takes 100 steps of the paper's AdamW at 20 times its rate, in place of 5,000.
+# The blend is the same for all: texts, and bridged shots weighted by their number.
+# Nothing was chosen on queries. All variants have the same shots and queries, so the
+# figure shows the difference of each from the closed form.
 
 training = {
     "mode": "trained",
@@ -92,14 +93,14 @@ figure.supxlabel(
 plt.show()
 
 # %%
-# A dot is a repetition, a diamond their mean. On the bundled emoji training with one
-# shot does harm, whatever the terms, and the image term the least. With many shots the
-# image term is what helps. The text terms alone forget what sets images apart, and lose
-# much; beside the image term they cost little. Consistency and the bias change hardly
-# anything at this number of steps.
+# A dot is a repetition, a diamond their mean. On the bundled emoji, training with one
+# shot loses accuracy with all terms, and least with the image term alone. With many
+# shots the image term gains. The text terms alone lose much; together with the image
+# term they lose little. Consistency and the bias change hardly anything at this number
+# of steps.
 #
-# The course of training
-# ----------------------
+# The losses by step
+# ------------------
 # The last classifier fitted: many shots, all terms.
 
 LossCurveDisplay.from_estimator(trained)

@@ -2,11 +2,11 @@
 Plain against bridged prototypes
 ================================
 
-The plainest few-shot classifier compares a query with the mean of each class's shots,
+The simplest few-shot classifier compares a query with the mean of each class's shots,
 its *prototype*. CLIP was never trained to compare images with images, and the paper's
-first experiment shows how much clearer the confusion matrix becomes when the shots are
-bridged first: on OxfordPets with ViT-B/16. This example is that experiment; by default
-it runs on the bundled emoji and the bundled model, where the answer is another.
+first experiment shows that bridged shots give a clearer confusion matrix on OxfordPets
+with ViT-B/16. This example is that experiment. By default it runs on the bundled emoji
+and model, where the result is different.
 
 On the paper's data: ``python plot_prototypes.py --data oxford_pets --root FOLDER``.
 """
@@ -17,12 +17,12 @@ On the paper's data: ``python plot_prototypes.py --data oxford_pets --root FOLDE
 # A plain prototype is the unit mean of the shots' embeddings, a bridged one the unit
 # mean of the bridged shots. :meth:`~skbridge.SeMoBridgeClassifier.component_logits`
 # gives the comparison of a query with bridged prototypes as z3, and that of a bridged
-# query with plain prototypes as z2. No class text takes part.
+# query with plain prototypes as z2. Class texts are not used.
 #
-# The bridge does two things at once: it turns embeddings towards the texts, and it
-# makes all shots equally long, so that none counts for more in the mean. To tell these
-# apart we add prototypes of shots that are only scaled to length 1, which is what a
-# classifier without a bridge makes.
+# The bridge does two things: it maps embeddings towards the texts, and it gives all
+# shots the same length, so that they have equal weight in the mean. To separate the
+# two, there are also prototypes of shots that are only scaled to length 1, as in a
+# classifier without a bridge.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,9 +61,9 @@ for n_shots in data.numbers:
 # %%
 # Accuracy
 # --------
-# Each style of emoji is the queries once, with shots drawn from the other styles. As
-# all methods see the same shots and queries, the spread of the *difference* tells
-# whether one is better.
+# Each style of emoji is the queries once, with shots from the other styles. All methods
+# have the same shots and queries, so the spread of the *difference* shows whether one
+# is better.
 
 print(f"Accuracy in %, mean ± standard deviation over {len(data.seeds)} repetitions")
 print(f"{'shots per class':42}" + "".join(f"{n:>16}" for n in data.numbers))
@@ -98,7 +98,7 @@ for n_shots in data.numbers:
 # %%
 # The confusion matrices
 # ----------------------
-# All repetitions together. Each row shows where the queries of one class went.
+# All repetitions together. Each row is one true class.
 
 for n_shots in data.numbers:
     p = np.concatenate(predicted[n_shots], axis=1)
@@ -110,16 +110,16 @@ for n_shots in data.numbers:
 plt.show()
 
 # %%
-# On the bundled model the two pictures are the same but for a few points, at every
-# number of shots. What bridged prototypes gain at many shots, scaled ones gain as well:
-# it comes from the equal lengths, not from the bridge. The image embeddings of this
-# model lie within reach of its texts already, so that there is nothing to take away;
-# see :ref:`sphx_glr_auto_examples_experiments_plot_retrieval.py`. What more shots do is
-# plain to see: the diagonal brightens, and the points beside it grow few.
+# With the bundled model the two matrices differ in a few points only, at every number
+# of shots. With many shots, bridged prototypes gain no more than scaled ones: the gain
+# comes from the equal lengths, not from the bridge. The image embeddings of this model
+# lie almost entirely in the span of its texts, so that the bridge removes very little;
+# see :ref:`sphx_glr_auto_examples_experiments_plot_retrieval.py`. More shots make the
+# diagonal brighter and the errors fewer.
 #
-# What is confused most
-# ---------------------
-# The pairs that plain prototypes of most shots mistake most often.
+# The most frequent confusions
+# ----------------------------
+# The pairs of classes that plain prototypes confuse most often.
 
 n_shots = data.numbers[-1]
 t, p = np.concatenate(truth[n_shots]), np.concatenate(predicted[n_shots], axis=1)

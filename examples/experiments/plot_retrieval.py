@@ -4,9 +4,9 @@ Image retrieval through the bridge
 
 Few-shot classification compares images with images, and so does retrieval: rank a
 collection by its similarity to a query image. :class:`~skbridge.SemanticBridge` is a
-transformer of embeddings, so that it can stand before any nearest-neighbour search.
-This example ranks the emoji of eight styles for queries in the ninth, before and
-after bridging, and looks at what the bridge takes away.
+transformer of embeddings, and can be used with any nearest-neighbour search. This
+example ranks the emoji of eight styles for queries in the ninth, before and after
+bridging, and measures what the bridge removes.
 
 On a data set on disk: ``python plot_retrieval.py --data oxford_pets --root FOLDER``.
 """
@@ -32,12 +32,12 @@ head = TextHead.from_clip(
 )
 
 # %%
-# What is compared
-# ----------------
+# The variants
+# ------------
 # The bridge needs the text projection and no class names. Bridging the query only is
-# the paper's comparison of a bridged query with images as they are. With
-# ``output="text"`` rows stay in the space of the text tower's tokens, where the weak
-# directions of the projection weigh more.
+# the paper's comparison of a bridged query with images. With ``output="text"`` rows are
+# tokens of the text tower, in which the weak directions of the projection have more
+# weight.
 
 joint = SemanticBridge(head).fit_transform(embeddings)
 tokens = SemanticBridge(head, output="text").fit_transform(embeddings)
@@ -88,16 +88,16 @@ print(
 )
 
 # %%
-# Bridging leaves the rankings nearly as they were, and never makes them better: the
-# bundled model gives no reason to bridge before a search. The next figure says why.
+# Bridging hardly changes the rankings, and never improves them: for the bundled model
+# there is no reason to bridge before a search. The next figure shows why.
 #
-# What the bridge takes away
-# --------------------------
-# Where the projection has no bias, bridging is an orthogonal projection onto the
-# directions that the text tower can reach, and the cut decides which of those stay.
-# It helps where the directions outside hold much of the images' energy but little of
-# what tells classes apart. So we count, for each share of the projection's energy that
-# is kept, the energy of the images that is lost, and how well they still rank.
+# What the bridge removes
+# -----------------------
+# If the projection has no bias, bridging is an orthogonal projection onto the strongest
+# directions of the text tower; the cut chooses how many. It helps if the other
+# directions have much of the images' energy but do not separate classes. For each share
+# of the projection's energy, the figure shows the energy of the images that is removed,
+# and the mean average precision.
 
 kept = np.array([30, 40, 50, 60, 70, 80, 90, 95, 100])
 unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -122,21 +122,21 @@ right.axhline(
 )
 right.set(ylabel="mean average precision (%)")
 right.legend()
-figure.supxlabel("energy of the text projection kept (%)", fontsize=10)
-figure.suptitle("What the bridge removes, and what that costs a search")
+figure.supxlabel("energy of the text projection in the bridge (%)", fontsize=10)
+figure.suptitle("Energy removed by the bridge, and precision of retrieval")
 
 print(f"With the whole projection the bridge removes {lost[-1]:.1f} % of the energy.")
 
 # %%
-# The bundled model's images lie almost wholly within reach of its text tower, so there
-# is next to nothing to remove, and every stronger cut removes what tells classes
-# apart. Large CLIP models can differ: there the directions beyond the cut may hold
-# much that all images share.
+# The images of the bundled model lie almost entirely in the span of its texts. The
+# bridge removes very little, and every stronger cut removes directions that separate
+# classes. Large CLIP models can differ: the directions beyond the cut may be common to
+# all images.
 #
 # The queries that change most
 # ----------------------------
-# Two queries that gain most by bridging both sides and two that lose most, in one
-# style. A blue frame is a right answer.
+# The two queries that gain most by bridging both sides, and the two that lose most, in
+# one style. A blue frame marks a right answer.
 
 is_query = data.queries[-1]
 queries, collection = np.flatnonzero(is_query), np.flatnonzero(~is_query)

@@ -4,8 +4,8 @@ How much the weights matter
 
 SeMoBridge has two kinds of weights. ``lambda_1`` to ``lambda_3`` blend the three
 comparisons of a query: with texts (z1), bridged with prototypes (z2), and with bridged
-prototypes (z3). ``lambda_it``, ``lambda_c`` and ``lambda_b`` weigh the terms of the
-loss that training lowers. How far can each be from its default before accuracy suffers?
+prototypes (z3). ``lambda_it``, ``lambda_c`` and ``lambda_b`` are the weights of the
+terms of the training loss. This example varies each and measures the accuracy.
 
 On the paper's data: ``python plot_sensitivity.py --data oxford_pets --root FOLDER``.
 """
@@ -13,9 +13,9 @@ On the paper's data: ``python plot_sensitivity.py --data oxford_pets --root FOLD
 # %%
 # One weight at a time
 # --------------------
-# Four shots per class. The line is the mean over repetitions, each of other shots and, of
-# emoji, queries in another style; the band is their standard deviation, and the dashed
-# line the default. These are curves on query images, to look at: nothing is chosen
+# Four shots per class. The line is the mean over repetitions, each with other shots
+# and, for emoji, queries in another style. The band is the standard deviation, the
+# dashed line the default. The curves are measured on query images; nothing is chosen
 # from them.
 
 import matplotlib.pyplot as plt
@@ -80,10 +80,11 @@ plot(axes, curves)
 plt.show()
 
 # %%
-# The share of the texts is what matters. Texts alone (``lambda_3=0``) are far below the
-# rest, and so is a heavy ``lambda_1``: at four shots of emoji the shots should weigh
-# more than the default, which was chosen on photographs, gives them. Once they do, the
-# curves are flat. z2 and z3 can stand in for each other.
+# The weight of the texts relative to the shots matters most. Texts alone
+# (``lambda_3=0``) are far less accurate, and so is a large ``lambda_1``. With four
+# shots of emoji, larger weights of the shots than the default are better; the default
+# was chosen on photographs. Above that, the curves are flat. z2 and z3 are
+# interchangeable.
 #
 # The loss, when training
 # -----------------------
@@ -110,16 +111,16 @@ plot(axes, curves)
 plt.show()
 
 # %%
-# Training without the image term (``lambda_it=0``) costs most; from the default upwards
-# nothing changes. A very heavy consistency term costs a little, and the regulariser of
-# the bias does nothing to accuracy.
+# Training without the image term (``lambda_it=0``) loses most; from the default upwards
+# nothing changes. A very large weight of the consistency term loses a little. The
+# regulariser of the bias does not change the accuracy.
 #
 # All blends at once
 # ------------------
-# Only the proportions of the three blending weights count, so that all blends fit in a
-# triangle. To *choose* among them we need images that are neither the shots nor the
-# queries: here, more images of each class from the pool of the shots.
-# :class:`~skbridge.FewShotSearchCV` needs none, and holds out shots in turn.
+# Predictions depend only on the proportions of the three blending weights, so that a
+# triangle shows all blends. *Choosing* among them needs images that are neither shots
+# nor queries: here, more images of each class from the pool of the shots.
+# :class:`~skbridge.FewShotSearchCV` needs no others: it leaves out shots, fold by fold.
 
 seed = data.seeds[0]
 shots, queries = draw(data, n_shots, seed)
