@@ -22,12 +22,8 @@ from skbridge._clip.device import (
     upload_pixels,
 )
 from skbridge._clip.load import load_clip, resolve_model
-from skbridge._images.decode import (
-    Unreadable,
-    check_images,
-    describe_image,
-    read_in_batches,
-)
+from skbridge._images.accept import check_images, describe_image
+from skbridge._images.batches import Unreadable, read_in_batches
 
 # How many unreadable images a warning lists; valid_images finds the others.
 _MAX_LISTED = 20
@@ -49,6 +45,16 @@ def _not_finite(label, rows):
         f"{f' and {more} more images' if more > 0 else ''} are not finite (NaN or "
         "infinity). Its weights are damaged, or too large for half precision: set "
         "precision='fp32', or take other weights."
+    )
+
+
+def _unreadable(row, result):
+    """Error for an image that cannot be read."""
+    if result.is_wrong_type:
+        return TypeError(f"X[{row}] is no image {result}.")
+    return ValueError(
+        f"Cannot read X[{row}] {result}. Filter X and y with valid_images(X) first, or "
+        "set on_error='nan'."
     )
 
 
@@ -148,13 +154,19 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    `X` is a list, tuple, array or Series of images, a DataFrame with one column of
-    them, one array of shape (n, height, width, channels), one torch tensor of shape
+    `X` is a list, tuple, array or Series of images, a table with one column of them
+    (of pandas, polars or Arrow), a data set of Hugging Face with one column of images,
+    or a column of it, a data set of torchvision, whose labels are not looked at, one
+    array of shape (n, height, width, channels), one torch tensor of shape
     (n, channels, height, width), or any object with a length and positional indexing,
-    which may make its items when asked for them. The items may mix:
+    which may make its items when asked for them. The paths of a folder come from
+    :func:`~skbridge.datasets.load_image_folder`. The items may mix:
 
-    - paths of regular files (str or path-like), bytes and open binary files of the
-      common raster formats that PIL reads; of several frames the first is taken;
+    - paths of regular files (str, bytes or path-like; ``~`` is the home folder), bytes
+      and binary files of the common raster formats that PIL reads, open or not (of
+      fsspec, or a `zipfile.Path`); of several frames the first is taken; HEIC with the
+      package pillow-heif, URLs with the package fsspec;
+    - records and Arrow scalars with "bytes" and "path", as Hugging Face has them;
     - PIL images; one that was opened and not yet loaded keeps its pixels in memory
       once it was embedded, so prefer paths for many files;
     - arrays of shape (height, width) or (height, width, channels) with 1 to 4
@@ -286,6 +298,9 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         ValueError
             If X is a lone image or no sequence, or, under `on_error="raise"`, if an
             image cannot be read.
+        TypeError
+            If an item is of a type that no image has, such as a pair of an image and
+            its label.
         OSError
             If the weights are not on this machine and cannot be downloaded.
 
@@ -358,13 +373,10 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
                     if not isinstance(result, Unreadable):
                         rows.append(row)
                         pixels.append(result)
-                    elif self.on_error == "nan":
+                    elif self.on_error == "nan" and not result.is_wrong_type:
                         unreadable[row] = result
                     else:
-                        raise ValueError(
-                            f"Cannot read X[{row}] {result}. Filter X and y with "
-                            "valid_images(X) first, or set on_error='nan'."
-                        ) from result.error
+                        raise _unreadable(row, result) from result.error
                 if rows:
                     pixels = upload_pixels(pixels, loaded.device)
                     yield rows, loaded.embed(pixels, precision)
@@ -393,7 +405,10 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         images = check_images(X)
         mask = np.empty(len(images), dtype=bool)
         for start, results in self._read(images, lambda image: None):
-            mask[start : start + len(results)] = [result is None for result in results]
+            for row, result in enumerate(results, start):
+                if result is not None and result.is_wrong_type:
+                    raise _unreadable(row, result) from result.error
+                mask[row] = result is None
         return mask
 
     def encode_text(self, prompts):

@@ -447,7 +447,7 @@ def test_unreadable_file_is_an_error_that_names_it(
 
 def test_object_that_is_no_image_is_named_by_its_position(embedder, paths):
     with pytest.raises(
-        ValueError, match=r"X\[1\] \(None\): ValueError: expected a path"
+        ValueError, match=r"X\[1\] \(None\): ValueError: the image is missing"
     ):
         embedder.transform([paths[0], None])
 

@@ -21,13 +21,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms, UnidentifiedImageError
 from sklearn.datasets import load_digits
 
-from skbridge._images.decode import (
-    Unreadable,
-    check_images,
-    describe_image,
-    read_in_batches,
-    to_rgb,
-)
+from skbridge._images.accept import NotAnImageError, check_images, describe_image
+from skbridge._images.batches import Unreadable, read_in_batches
+from skbridge._images.decode import to_rgb
 
 RNG = np.random.RandomState(0)
 PIXELS = RNG.randint(0, 256, size=(6, 9, 3), dtype=np.uint8)
@@ -431,15 +427,22 @@ def test_bad_array_is_an_error_that_says_why(pixels, message):
 @pytest.mark.parametrize(
     ("image", "got"),
     [
-        (None, "None"),
-        (float("nan"), "nan"),
         (7, "object of type int"),
         ([[0]], "object of type list"),
-        ({"path": "a.jpg"}, "object of type dict"),
+        ({"path": "a.jpg"}, r"object of type dict with the keys \['path'\]\. Pass"),
+        ((PIXELS, 3), r"tuple of ndarray, int\. A pair of an image .* X = \[image for"),
     ],
 )
 def test_object_that_is_no_image_is_an_error_that_lists_the_forms(image, got):
-    with pytest.raises(ValueError, match=f"a path, the bytes of .*, got {got}$"):
+    with pytest.raises(NotAnImageError, match=f"a path, the bytes of .*, got {got}"):
+        to_rgb(image)
+
+
+@pytest.mark.parametrize(
+    "image", [None, float("nan"), pd.NA, {"bytes": None, "path": None}]
+)
+def test_missing_image_is_an_error(image):
+    with pytest.raises(ValueError, match="the image is missing: expected a path"):
         to_rgb(image)
 
 
@@ -572,7 +575,8 @@ def test_array_of_the_wrong_shape_as_x_is_an_error(X):
     ids=lambda X: type(X).__name__,
 )
 def test_x_without_length_and_order_is_an_error(X):
-    message = f"with a length and an order, got {type(X).__name__}. Make a list"
+    way_out = r"Take one of \['a'\]: X\['a'\]" if isinstance(X, dict) else "Make a list"
+    message = f"with a length and an order, got {type(X).__name__}. {way_out}"
     with pytest.raises(ValueError, match=message):
         check_images(X)
 
@@ -715,7 +719,7 @@ def test_next_batch_is_decoded_while_the_caller_works_on_this_one():
 
 
 def test_without_overlap_nothing_is_decoded_while_the_caller_works(monkeypatch):
-    monkeypatch.setattr("skbridge._images.decode._TURN", 4)
+    monkeypatch.setattr("skbridge._images.batches._TURN", 4)
     seen = []
     images = [np.zeros((1, 1 + i), np.uint8) for i in range(11)]
     decoded = []
@@ -728,7 +732,7 @@ def test_without_overlap_nothing_is_decoded_while_the_caller_works(monkeypatch):
 
 
 def test_without_overlap_a_turn_has_a_batch_at_least(monkeypatch):
-    monkeypatch.setattr("skbridge._images.decode._TURN", 2)
+    monkeypatch.setattr("skbridge._images.batches._TURN", 2)
     seen = []
     images = [np.zeros((1, 1 + i), np.uint8) for i in range(8)]
     batches = read_in_batches(
@@ -779,7 +783,7 @@ def test_forked_process_starts_threads_of_its_own():
     code = """
 import os, warnings
 import numpy as np
-from skbridge._images.decode import read_in_batches
+from skbridge._images.batches import read_in_batches
 images = [np.zeros((1, 1), np.uint8)] * 4
 read = lambda: list(read_in_batches(images, np.asarray, batch_size=2, num_workers=2))
 read()
@@ -837,7 +841,7 @@ def test_description_of_an_opened_pil_image_names_its_file(tmp_path):
 def test_no_progress_library_is_imported_where_no_progress_is_shown():
     code = """
 import sys
-from skbridge._images.decode import read_in_batches
+from skbridge._images.batches import read_in_batches
 images = [[[0, 0], [0, 0]]] * 3
 list(read_in_batches(images, lambda image: 0, batch_size=2))
 assert "tqdm.auto" not in sys.modules

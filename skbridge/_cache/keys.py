@@ -94,7 +94,7 @@ def image_digest(image):
     Parameters
     ----------
     image : object
-        As for `to_rgb`.
+        As `source_of` returns it.
 
     Returns
     -------
@@ -108,9 +108,10 @@ def image_digest(image):
     """
     digest = _blake2b()
     try:
-        if isinstance(image, bytes | bytearray | memoryview):
-            digest.update(image)
-        elif hasattr(image, "read"):
+        if callable(image):
+            with image() as stream:
+                return image_digest(stream)
+        if hasattr(image, "read"):
             image.seek(0)  # As the decoder does; what cannot seek is read only once.
             while chunk := image.read(_STREAMED_AT_ONCE):
                 digest.update(chunk)

@@ -9,6 +9,7 @@ import numpy as np
 
 from skbridge._cache.keys import file_digest, image_digest
 from skbridge._files import file_stamp
+from skbridge._images.accept import source_of
 from skbridge._rows import batches
 
 # Vectors are in memory twice, this many rows at a time.
@@ -86,8 +87,8 @@ class ImagePlan:
         """Digest of the content of each image; None where it cannot be read."""
         digests = [None] * len(self._images)
         for position in range(len(self._images)):
-            image = self._images[position]
-            if not _is_path(image):
+            image = _source(self._images[position])
+            if not isinstance(image, str):
                 digests[position] = image_digest(image)
                 continue
             path = _absolute(image)
@@ -107,7 +108,8 @@ class ImagePlan:
 
     def _identify_again(self, position, image):
         """Digest an item that was made anew."""
-        if not _is_path(image):
+        image = _source(image)
+        if not isinstance(image, str):
             self._paths.pop(position, None)
             self._digests[position] = image_digest(image)
         elif self._paths.get(position) != _absolute(image):
@@ -156,8 +158,12 @@ class ImagePlan:
         }
 
 
-def _is_path(image):
-    return isinstance(image, str | os.PathLike)
+def _source(image):
+    """Form of an image that is decoded; None where it is no image."""
+    try:
+        return source_of(image)
+    except (TypeError, ValueError):
+        return None  # Whoever embeds it reports it.
 
 
 def _absolute(path):

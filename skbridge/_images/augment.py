@@ -7,7 +7,8 @@ from PIL import Image
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
-from skbridge._images.decode import Unreadable, check_images, read_in_batches
+from skbridge._images.accept import check_images
+from skbridge._images.batches import Unreadable, read_in_batches
 
 _BATCH_SIZE = 64
 _ATTEMPTS = 10

@@ -1,5 +1,6 @@
 """Formats of image files that are read, and the packages that some of them need."""
 
+import errno
 import os
 import stat
 from importlib import import_module
@@ -39,6 +40,10 @@ _SPECIAL_FILES = {
 }
 
 
+# A longer path that does not exist is shown in part.
+_LONGEST_MISSING = 500
+
+
 def image_suffixes():
     """List the suffixes of the image files that are read.
 
@@ -75,7 +80,7 @@ def open_image(file):
         If it is no regular file, cannot be read, or is of no format that is read.
     """
     if isinstance(file, str | os.PathLike):
-        kind = stat.S_IFMT(os.stat(file).st_mode)
+        kind = stat.S_IFMT(_status(file).st_mode)
         if kind != stat.S_IFREG:
             # Opening a pipe or a device waits, or does something.
             wrong = IsADirectoryError if kind == stat.S_IFDIR else OSError
@@ -91,6 +96,21 @@ def open_image(file):
         if format is not None and _load_plugin(format):
             return Image.open(file, formats=_readable())
         raise UnidentifiedImageError(_why_not(file, format)) from error
+
+
+def _status(path):
+    try:
+        return os.stat(path)
+    except (OSError, ValueError) as error:
+        is_missing = isinstance(error, FileNotFoundError)
+        if is_missing and len(os.fspath(path)) <= _LONGEST_MISSING:
+            raise
+        if is_missing or getattr(error, "errno", None) in (errno.ENAMETOOLONG, None):
+            raise ValueError(
+                f"a string is the path of a file, and {brief(os.fspath(path))} is "
+                "none; decode an image in base64 first: base64.b64decode(text)"
+            ) from None
+        raise
 
 
 def _readable():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from skbridge._images.decode import Unreadable, read_in_batches
+from skbridge._images.batches import Unreadable, read_in_batches
 from skbridge._images.formats import image_suffixes, open_image
 from skbridge._messages import brief
 
