@@ -84,7 +84,7 @@ def test_record_of_bytes_and_path_is_an_image(path, name):
 
 
 def test_pairs_are_an_error_of_the_call_that_says_the_way_out(path):
-    pairs = [(Image.open(path), 0), (Image.open(path), 1)]
+    pairs = [(Image.new("RGB", (9, 9)), 0), (path, 1)]
     for call in (
         embedder(on_error="nan").transform,
         embedder(on_error="raise").transform,

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from skbridge._files import written_atomically
-from skbridge._images.decode import Unreadable, read_in_batches
+from skbridge._images.batches import Unreadable, read_in_batches
 from skbridge._rows import unit
 from skbridge._version import __version__
 from skbridge.photos._held_out import held_out_scores
