@@ -2,8 +2,8 @@
 The class-specific bias and its regulariser
 ===========================================
 
-SeMoBridge-T adds a class-specific bias (CSB) to the bridged shots of each class. A large
-bias moves the prototype of its class away from the queries, which have no bias.
+SeMoBridge-T adds a class-specific bias (CSB) to the bridged shots of each class. A
+large bias moves the prototype of its class away from the queries, which have no bias.
 Therefore the paper adds the variance of the norms to the loss. This example trains
 without a bias, with one, and with its regulariser, and plots the norms, as the paper's
 figures 8 and 10 do for FGVCAircraft.
