@@ -6,7 +6,8 @@ with parts in float32, in another memory format, through autocast, as a frozen g
 Last, JPEG files are embedded whole, with torch's and the decoders' threads divided
 otherwise. All ways of a model take turns in one process; a ratio is the median over the
 rounds of the time in open_clip's way over the time in this one, and a cosine the
-smallest to its embeddings. The weights are random but for the bundled model, whose
+smallest to its embeddings. On a busy machine ``--cpu-time`` measures one thread by its
+CPU time. The weights are random but for the bundled model, whose
 accuracy on the bundled emoji is given too::
 
     python benchmarks/precision.py
@@ -40,15 +41,15 @@ KEPT = {
 }
 
 
-def take_turns(calls, rounds):
+def take_turns(calls, rounds, clock):
     """Seconds of each call in each round, after a round that does not count."""
     seconds = {name: [] for name in calls}
     for turn in range(-1, rounds):
         for name in reversed(calls) if turn % 2 else calls:
-            started = time.perf_counter()
+            started = clock()
             calls[name]()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: np.array(taken) for name, taken in seconds.items()}
 
 
@@ -155,14 +156,15 @@ def files_to_embeddings(folder, paths):
     return found
 
 
-def table(calls, rounds, n_images):
+def table(calls, options):
     """Rates, ratios to the first way and cosines with it."""
     results = {}
     timed = {
         label: lambda label=label, run=run: results.update({label: run()})
         for label, run in calls.items()
     }
-    seconds = take_turns(timed, rounds)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    seconds = take_turns(timed, options.rounds, clock)
     first = next(iter(calls))
     rows = []
     for label, taken in seconds.items():
@@ -170,7 +172,7 @@ def table(calls, rounds, n_images):
         rows.append(
             [
                 label,
-                f"{n_images / np.median(taken):.1f}",
+                f"{options.n_images / np.median(taken):.1f}",
                 f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})",
                 f"{cosines(results[label], results[first]).min():.6f}",
             ]
@@ -205,47 +207,60 @@ def main(argv=None):
     parser.add_argument("--models", nargs="*", default=models)
     parser.add_argument("--n-images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--files", default="ViT-B-32", help="model that embeds files")
+    parser.add_argument(
+        "--files", default="ViT-B-32", help="model that embeds files; '' for none"
+    )
     parser.add_argument("--output", help="file for the Markdown section, too")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="one thread, and its CPU time: what a busy machine can measure",
+    )
     options = parser.parse_args(argv)
+    if options.cpu_time:
+        torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.ERROR)
     has = "has" if torch.cpu._is_avx512_bf16_supported() else "lacks"
     threads = f"{torch.get_num_threads()} threads of torch"
-    sections = [
-        f"{machine()}; {versions()}; {threads}. The processor {has} AVX512-BF16.",
-        "",
-    ]
+    if options.cpu_time:
+        threads += ", seconds of CPU time"
+    sections = []
+
+    def write(*lines):
+        sections.extend(lines)
+        print(*lines, sep="\n", flush=True)
+
+    write(f"{machine()}; {versions()}; {threads}. The processor {has} AVX512-BF16.", "")
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         folders = {}
-        for model in dict.fromkeys([*options.models, options.files]):
+        for model in {*options.models, options.files} - {""}:
             folders[model] = model_folder(model, scratch)
         for model in options.models:
             loaded = load_clip(folders[model])
             shape = (options.n_images, loaded.image_side, loaded.image_side, 3)
             pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
             calls, left_out = ways(loaded, pixels)
-            sections += [
+            write(
                 f"### {model}",
                 "",
-                table(calls, options.rounds, options.n_images),
+                table(calls, options),
                 "",
                 *(f"Not run: {label} ({why})." for label, why in left_out.items()),
-            ]
-        photos = write_photos(scratch, (500, 375), options.n_images)
-        calls = files_to_embeddings(folders[options.files], photos)
-        sections += [
-            f"### {options.files}, {options.n_images} JPEG files of 500 x 375",
-            "",
-            table(calls, options.rounds, options.n_images),
-            "",
-            accuracy_on_emoji(),
-        ]
-    report = "\n".join(sections)
-    print(report)
+            )
+        if options.files:
+            photos = write_photos(scratch, (500, 375), options.n_images)
+            calls = files_to_embeddings(folders[options.files], photos)
+            write(
+                f"### {options.files}, {options.n_images} JPEG files of 500 x 375",
+                "",
+                table(calls, options),
+                "",
+                accuracy_on_emoji(),
+            )
     if options.output:
-        Path(options.output).write_text(report, encoding="utf-8")
+        Path(options.output).write_text("\n".join(sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

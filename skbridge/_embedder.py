@@ -111,7 +111,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
 
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
         Precision of the image tower. "auto" is "fp32", so that an image has the same
-        embedding on every machine. "bf16" is three times as fast or more on a CPU with
+        embedding on every machine. "bf16" is about twice as fast or more on a CPU with
         AVX512-BF16; the cosine of its embeddings to those of "fp32" is above 0.999. A
         CPU without these instructions uses "fp32", and says so, as any CPU does for
         "fp16". Embed shots and queries in the same precision.

@@ -29,6 +29,7 @@ from skbridge._clip import checkpoint as _checkpoint
 from skbridge._clip import hub as _hub
 from skbridge._clip import load as _load
 from skbridge._clip import open_clip as _clip
+from skbridge._clip import weights as _weights
 from skbridge._clip.load import load_clip, resolve_model
 from skbridge._clip.open_clip import OpenCLIP
 from skbridge._rows import unit
@@ -268,7 +269,7 @@ def test_foreign_configuration_is_refused(tmp_path, folders, text):
 
 
 def test_bundled_model_resolves_to_its_folder(monkeypatch, folders):
-    monkeypatch.setattr(_clip, "_BUNDLED_FOLDER", folders["vit"])
+    monkeypatch.setattr(_weights, "_BUNDLED_FOLDER", folders["vit"])
     spec = resolve_model("skbridge-tiny")
     assert (spec.name, spec.label) == ("skbridge-tiny", "skbridge-tiny")
     assert (spec.slug, spec.folder) == ("skbridge_tiny", str(folders["vit"]))
@@ -276,7 +277,7 @@ def test_bundled_model_resolves_to_its_folder(monkeypatch, folders):
 
 
 def test_missing_bundled_model_is_an_error_of_the_installation(monkeypatch, tmp_path):
-    monkeypatch.setattr(_clip, "_BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(_weights, "_BUNDLED_FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match="missing from this installation"):
         resolve_model("skbridge-tiny")
 
@@ -397,13 +398,13 @@ def test_full_precision_does_not_follow_the_caller(vit):
 
 
 def test_quick_gelu_follows_every_listed_tag(monkeypatch):
-    monkeypatch.setattr(_clip, "_hub_weights", lambda spec, tag: "weights")
+    monkeypatch.setattr(_weights, "_hub_weights", lambda spec, tag: "weights")
     forced = 0
     pairs = open_clip.list_pretrained()
     for model, tag in pairs:
         listed = open_clip.get_pretrained_cfg(model, tag)
         config = open_clip.get_model_config(model)
-        options = _clip._weight_options(resolve_model(model, tag))
+        options = _weights.weight_options(resolve_model(model, tag))
         # What open_clip makes of the option: it only ever switches on.
         built = config.get("quick_gelu", False) or options["force_quick_gelu"]
         assert built >= config.get("quick_gelu", False)

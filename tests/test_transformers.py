@@ -526,7 +526,7 @@ def test_repository_with_weights_of_open_clip_is_mapped(
 
 
 def test_every_mapped_name_is_one_of_open_clip():
-    from skbridge._clip.open_clip import _SAME_WEIGHTS
+    from skbridge._clip.weights import _SAME_WEIGHTS
 
     for repository, (name, tag) in _SAME_WEIGHTS.items():
         assert resolve_model(repository).pretrained == tag

@@ -4,6 +4,7 @@
 `backend`       `Backend`: what a CLIP model is to the rest of the library
 `load`          the known backends, and the models that are in memory
 `open_clip`     models of open_clip
+`weights`       where open_clip's weights come from
 `transformers`  models of Hugging Face transformers
 `checkpoint`    checkpoint files, from which no code is read
 `hub`           names and files: the hub's cache and the network
