@@ -4,7 +4,6 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const { classes, items } = data;
 const byId = (id) => document.getElementById(id);
 const percent = (p) => `${(100 * p).toFixed(p > 0 && p < 0.1 ? 1 : 0)}%`;
-const CHUNK = 240;
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -125,7 +124,7 @@ function fill(button) {
   button.setAttribute("aria-label", `${item.name}: ${label ?? guess(item)}`);
 }
 
-// The contact sheet, with filters; tiles are made as the window comes near.
+// The contact sheet, with filters
 
 const isNew = (item) => item.given === undefined;
 const shows = {
@@ -143,7 +142,12 @@ const orders = {
 };
 const positions = items.map((_, position) => position).filter((position) => isNew(items[position]));
 let listed = [];
-let shown = 0;
+const sheet = byId("sheet");
+// Rows are drawn in groups of so many.
+const ROWS = 4;
+let columns = 1;
+let rowHeight = 1;
+let drawn = [0, 0];
 
 for (const [id, options] of [["show", shows], ["order", orders]]) {
   byId(id).append(...Object.entries(options).map(([value, [text]]) => make("option", { value }, text)));
@@ -170,37 +174,82 @@ function list() {
       && (ofClass === "" || name === classes[ofClass])
       && `${item.name}\n${name}`.toLowerCase().includes(text);
   }).sort(order);
-  shown = 0;
-  byId("sheet").replaceChildren();
   const n = listed.length;
   byId("count").textContent = `${n.toLocaleString("en")} of ${positions.length.toLocaleString("en")}`;
-  if (!n) byId("sheet").append(make("p", { className: "none" }, "No photograph is like this."));
-  extend();
+  sheet.style.padding = "0";
+  sheet.replaceChildren(make("p", { className: "none" }, "No photograph is like this."));
+  remeasure();
 }
 
-function extend() {
-  const part = listed.slice(shown, shown + CHUNK);
-  shown += part.length;
-  byId("sheet").append(...part.map(tile));
-  // An observer tells of changes only: where the end is still near, ask it again.
-  end.unobserve(byId("more"));
-  if (shown < listed.length) end.observe(byId("more"));
+// Only the rows of tiles near the window are there; padding stands for the others.
+function measure() {
+  const { style } = sheet;
+  style.padding = "0";
+  drawn = [0, 0];
+  sheet.replaceChildren(tile(listed[0]));
+  const grid = getComputedStyle(sheet);
+  columns = grid.gridTemplateColumns.split(" ").length;
+  rowHeight = sheet.firstChild.offsetHeight + parseFloat(grid.rowGap);
 }
-const end = new IntersectionObserver((entries) => {
-  if (entries.some((entry) => entry.isIntersecting)) extend();
-}, { rootMargin: "1500px" });
+
+function draw() {
+  if (!listed.length || !sheet.offsetWidth) return;
+  const above = -sheet.getBoundingClientRect().top / rowHeight;
+  const screen = innerHeight / rowHeight;
+  const first = Math.max(0, Math.floor((above - screen) / ROWS) * ROWS);
+  const last = Math.max(ROWS, Math.ceil((above + 2 * screen) / ROWS) * ROWS);
+  const [begin, stop] = [first * columns, Math.min(listed.length, last * columns)];
+  if (begin >= stop || (begin === drawn[0] && stop === drawn[1])) return;
+  drawn = [begin, stop];
+  const old = new Map([...sheet.children].map((child) => [Number(child.dataset.item), child]));
+  const focused = document.activeElement;
+  sheet.replaceChildren(...listed.slice(begin, stop).map((position) => old.get(position) || tile(position)));
+  if (sheet.contains(focused)) focused.focus({ preventScroll: true });
+  const below = Math.ceil(listed.length / columns) - Math.ceil(stop / columns);
+  sheet.style.padding = `${first * rowHeight}px 0 ${below * rowHeight}px`;
+}
+
+function remeasure() {
+  if (!listed.length || !sheet.offsetWidth) return;
+  measure();
+  draw();
+}
+
+let waiting = false;
+addEventListener("scroll", () => {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    draw();
+  });
+}, { passive: true });
+addEventListener("resize", remeasure);
+
+// Bring the tile of a photograph to the window, and there focus it.
+function focusTile(position) {
+  const place = listed.indexOf(position);
+  if (place < 0 || !sheet.offsetWidth) return false;
+  const find = () => sheet.querySelector(`[data-item="${position}"]`);
+  if (!find()) {
+    const top = sheet.getBoundingClientRect().top + scrollY;
+    scrollTo(0, top + Math.floor(place / columns) * rowHeight - innerHeight / 3);
+    draw();
+  }
+  find()?.focus();
+  return true;
+}
 
 byId("filters").oninput = list;
 byId("filters").onsubmit = (event) => event.preventDefault();
 
-byId("sheet").onkeydown = (event) => {
-  const tiles = [...byId("sheet").querySelectorAll(".tile")];
-  const here = tiles.indexOf(document.activeElement);
-  const columns = tiles.filter((other) => other.offsetTop === tiles[0].offsetTop).length;
+sheet.onkeydown = (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-  if (here < 0 || !step || !tiles[here + step]) return;
+  const place = listed.indexOf(Number(document.activeElement.dataset.item));
+  const next = listed[place + step];
+  if (next === undefined) return;
   event.preventDefault();
-  tiles[here + step].focus();
+  focusTile(next);
 };
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || /INPUT|SELECT/.test(event.target.tagName)) return;
@@ -264,8 +313,7 @@ byId("previous").onclick = () => step(-1);
 byId("next").onclick = () => step(1);
 byId("close").onclick = () => editor.close();
 editor.onclose = () => {
-  const there = document.querySelector(`main section:not([hidden]) [data-item="${edited.position}"]`);
-  (there || edited.origin)?.focus();
+  if (!focusTile(edited.position)) edited.origin?.focus();
 };
 editor.onkeydown = (event) => {
   if (event.target.tagName === "INPUT") return;
@@ -357,7 +405,10 @@ function open(id) {
     if (button.dataset.section === id) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
   }
-  if (built.has(id)) return;
+  if (built.has(id)) {
+    if (id === "photographs") remeasure();
+    return;
+  }
   built.add(id);
   build[id]();
 }
