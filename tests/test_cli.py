@@ -76,14 +76,16 @@ def test_fit_prints_a_table_and_writes_a_model(work, capsys):
     (work / "photos" / "lone").mkdir()
     shutil.copy(work / "new" / "ant" / "emojione.png", work / "photos" / "lone")
     (work / "photos" / "ant" / "notes.txt").write_text("")
+    write_bad_photos(work / "photos" / "ant" / "bad")
     assert main(["fit", "photos", "-o", "other.skb", *TINY]) == 0
     out, err = capsys.readouterr()
     assert "airplane        4" in out
     assert "95% interval" in out
     assert "calibration  mean probability" in out
     assert "written      other.skb" in out
-    assert "no photograph in the classes 'zebra'" in err
+    assert "no photograph in the folders 'zebra'" in err
     assert "1 classes have one shot" in err
+    assert len([line for line in err.splitlines() if line.startswith("  ")]) == 10
     assert "1 other files left out: 'notes.txt'" in err
     assert (work / "other.skb").is_file()
 
@@ -168,8 +170,8 @@ def test_errors_of_fit(work, capsys):
     (work / "empty").mkdir()
     (work / "one").mkdir()
     shutil.copytree(work / "photos" / "ant", work / "one" / "ant")
-    assert "There is no folder" in failure(capsys, *fit, "nowhere")
-    assert "There is no photograph" in failure(capsys, *fit, "empty")
+    assert "does not exist" in failure(capsys, *fit, "nowhere")
+    assert "There is no image" in failure(capsys, *fit, "empty")
     assert "at least two classes, got 1" in failure(capsys, *fit, "one")
     assert "is a file" in failure(capsys, *fit, "photos/ant/noto.png")
     assert "Cannot read" in failure(
@@ -180,7 +182,8 @@ def test_errors_of_fit(work, capsys):
     assert "does not exist" in failure(capsys, *unwritable, "no/such/out.skb")
     assert "is a folder" in failure(capsys, *unwritable, "photos")
     write_bad_photos(work / "bad" / "cat")
-    assert "None of 10 photographs" in failure(capsys, *fit, "bad")
+    (work / "bad" / "cat" / "cut.png").unlink()  # Its header is whole.
+    assert "There is no image that can be read" in failure(capsys, *fit, "bad")
 
 
 def test_errors_of_predict(work, capsys):
@@ -194,11 +197,10 @@ def test_errors_of_predict(work, capsys):
     assert "does not exist" in failure(capsys, "predict", "none.skb", "new")
     assert "is a folder" in failure(capsys, "predict", "new", "new")
     assert "no file or folder 'gone'" in failure(capsys, "predict", "model.skb", "gone")
-    assert "no photograph in 'empty'" in failure(
-        capsys, "predict", "model.skb", "empty"
-    )
+    assert "There is no image" in failure(capsys, "predict", "model.skb", "empty")
     write_bad_photos(work / "bad")
     assert "None of 10" in failure(capsys, "predict", "model.skb", "bad")
+    assert "None of 1" in failure(capsys, "predict", "model.skb", "bad/cut.png")
     assert "needs --move-to" in failure(
         capsys, "predict", "model.skb", "new", "--delete-originals"
     )

@@ -12,16 +12,15 @@ from sklearn.utils import Bunch
 
 import skbridge.photos._file as model_file
 from skbridge import SeMoBridgeClassifier, make_few_shot_pipeline
-from skbridge.datasets import load_emoji
+from skbridge.datasets import list_images, load_emoji, load_image_folder
 from skbridge.photos import (
     PhotoModel,
+    apply_corrections,
     fit_photos,
-    list_photos,
     read_corrections,
     sort_photos,
 )
 from skbridge.photos._held_out import all_scores, held_out_scores
-from skbridge.photos._listing import corrected
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +31,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def new(tmp_path_factory):
     folder = write_photos(tmp_path_factory.mktemp("new"), NEW)
-    return list_photos(folder).paths
+    return list_images(folder).paths
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    found = list_photos(folder)
+    found = load_image_folder(folder)
     return fit_photos(
-        make_few_shot_pipeline("skbridge-tiny"), found.paths, found.labels
+        make_few_shot_pipeline("skbridge-tiny"), found.paths, list(found.target)
     )
 
 
@@ -49,50 +48,11 @@ def saved(model, tmp_path):
     return tmp_path / "model.skb"
 
 
-# Listing
-
-
-def test_folders_are_classes_and_clutter_is_left_out(tmp_path):
-    write_photos(tmp_path, SHOTS[:1], n_classes=2, suffix=".JPG")
-    write_photos(tmp_path / "airplane" / "summer", SHOTS[1:2], n_classes=1)
-    write_photos(tmp_path / "Unlabelled", SHOTS[1:2], n_classes=1)
-    (tmp_path / "ghost").mkdir()
-    (tmp_path / "ghost" / ".DS_Store").write_text("")
-    (tmp_path / "airplane" / "._noto.JPG").write_text("")
-    (tmp_path / "airplane" / "Thumbs.db").write_text("")
-    (tmp_path / "airplane" / "notes.txt").write_text("")
-    shutil.copy(tmp_path / "airplane" / "noto.JPG", tmp_path / "beside.jpeg")
-    found = list_photos(tmp_path)
-    assert sorted(map(str, found.labels)) == [
-        *("None", "None", "airplane", "airplane", "ambulance")
-    ]
-    assert found.empty == ["ghost"]
-    assert [os.path.basename(path) for path in found.skipped] == ["notes.txt"]
-    assert all(os.path.isabs(path) for path in found.paths)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda path: path / "none", FileNotFoundError, "There is no folder"),
-        (lambda path: path, ValueError, "There is no photograph in"),
-        (
-            lambda path: shutil.copy(__file__, path / "a.png"),
-            NotADirectoryError,
-            "is a file; expected a folder",
-        ),
-    ],
-)
-def test_folders_without_photographs_are_refused(tmp_path, make, error, message):
-    with pytest.raises(error, match=message):
-        list_photos(make(tmp_path))
-
-
 # Corrections
 
 
 def test_corrections_change_add_and_remove(tmp_path, folder):
-    found = list_photos(folder)
+    found = load_image_folder(folder)
     extra = tmp_path / "extra.png"
     shutil.copy(found.paths[0], extra)
     (tmp_path / "c.csv").write_text(
@@ -102,12 +62,12 @@ def test_corrections_change_add_and_remove(tmp_path, folder):
         encoding="utf-8-sig",
     )
     corrections = read_corrections(tmp_path / "c.csv")
-    paths, labels, gone = corrected(found, corrections)
+    paths, labels, gone = apply_corrections(found.paths, found.target, corrections)
     assert labels[paths.index(found.paths[0])] == "ghost"
     assert found.paths[1] not in paths
     assert labels[paths.index(str(extra))] == "ant"
     assert gone == [str(tmp_path / "lost.png")]
-    assert found.labels[0] == "airplane"
+    assert found.target[0] == "airplane"
 
 
 @pytest.mark.parametrize("content", ["", "file,label\na,b\n", "path,label\na\n"])
@@ -168,20 +128,22 @@ def test_bad_photographs_are_listed_with_reasons(model, new, tmp_path):
 
 
 def test_a_class_of_one_shot_and_unlabelled_photographs_are_learned_from(folder, new):
-    found = list_photos(folder)
-    labels = [*found.labels[:7], *[None] * (len(found.labels) - 7)]
+    found = load_image_folder(folder)
+    labels = [*list(found.target)[:7], *[None] * (len(list(found.target)) - 7)]
     model = fit_photos(make_few_shot_pipeline("skbridge-tiny"), found.paths, labels)
     assert model.held_out.shots == [3, 3, 1]
     assert model.held_out.scored == [3, 3, 0]
     assert len(model.shots) == 7
-    assert set(model.predict(new).labels) <= set(found.labels[:7])
+    assert set(model.predict(new).labels) <= set(list(found.target)[:7])
 
 
 def test_one_class_is_refused(folder):
-    found = list_photos(folder)
+    found = load_image_folder(folder)
     with pytest.raises(ValueError, match="at least two classes, got 1"):
         fit_photos(
-            make_few_shot_pipeline("skbridge-tiny"), found.paths[:3], found.labels[:3]
+            make_few_shot_pipeline("skbridge-tiny"),
+            found.paths[:3],
+            list(found.target)[:3],
         )
 
 
@@ -200,17 +162,17 @@ def test_a_saved_model_predicts_the_same(model, saved, new):
 
 
 def test_other_classifiers_and_unlabelled_photographs_are_saved(folder, tmp_path, new):
-    found = list_photos(folder)
+    found = load_image_folder(folder)
     pipeline = make_few_shot_pipeline("skbridge-tiny")
     texts = pipeline["clf"].texts
     pipeline.set_params(clf=SeMoBridgeClassifier(texts, lambda_3=0.7))
-    model = fit_photos(pipeline, found.paths, found.labels)
+    model = fit_photos(pipeline, found.paths, list(found.target))
     model.save(tmp_path / "m.skb")
     loaded = PhotoModel.load(tmp_path / "m.skb")
     assert loaded.classifier.lambda_3 == 0.7
     assert_allclose(loaded.predict(new).proba, model.predict(new).proba, rtol=1e-5)
     pipeline = make_few_shot_pipeline("skbridge-tiny")
-    labels = [*found.labels[:8], *[None] * (len(found.labels) - 8)]
+    labels = [*list(found.target)[:8], *[None] * (len(list(found.target)) - 8)]
     model = fit_photos(pipeline, found.paths, labels)
     model.save(tmp_path / "m.skb")
     loaded = PhotoModel.load(tmp_path / "m.skb")

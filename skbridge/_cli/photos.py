@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from skbridge._cli import output
@@ -27,6 +28,7 @@ _FIT_EXAMPLES = """\
 The folder has one folder per class, whose name is the name of the class:
   photos/cat/1.jpg  photos/cat/2.png  photos/dog/holiday.JPG
 Photographs beside these folders, and in a folder named "unlabelled", have no label.
+In place of class folders there may be a table labels.csv: file_name,label
 
 examples:
   skbridge fit photos/ -o model.skb
@@ -209,20 +211,18 @@ def _add_model_and_sources(parser):
 
 def _training_photos(options):
     """Paths and labels for a fit, with warnings of what is left out."""
-    from skbridge.photos import list_photos, read_corrections
-    from skbridge.photos._listing import corrected, files_of
+    from skbridge.datasets import load_image_folder
+    from skbridge.photos import apply_corrections, read_corrections
 
-    found = list_photos(options.folder)
-    if found.skipped:
-        output.tell(
-            f"{len(found.skipped)} other files left out: {_names(found.skipped)}"
-        )
-    if found.empty:
-        output.tell(f"warning: no photograph in the classes {shown(found.empty)}")
-    paths, labels = found.paths, found.labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # All are listed here.
+        data = load_image_folder(options.folder)
+    _tell_left_out(data.left_out)
+    paths = [os.path.abspath(path) for path in data.paths]
+    labels = [None if label is None else str(label) for label in data.target]
     if options.corrections:
         corrections = read_corrections(options.corrections)
-        paths, labels, gone = corrected(found, corrections)
+        paths, labels, gone = apply_corrections(paths, labels, corrections)
         output.tell(f"{len(corrections) - len(gone)} corrections applied")
         if gone:
             output.tell(
@@ -231,9 +231,22 @@ def _training_photos(options):
             )
     if options.unlabelled:
         known = set(paths)
-        more = [path for path in files_of([options.unlabelled]) if path not in known]
+        more = [path for path in _files_of([options.unlabelled]) if path not in known]
         paths, labels = [*paths, *more], [*labels, *[None] * len(more)]
     return paths, labels
+
+
+def _tell_left_out(left_out):
+    lost = {one.path: one.reason for one in left_out if one.is_image}
+    empty = [one.path for one in left_out if os.path.isdir(one.path)]
+    empty = [path for path in empty if not os.path.basename(path).startswith(".")]
+    others = [one.path for one in left_out if os.path.isfile(one.path)]
+    others = [path for path in others if path not in lost]
+    if others:
+        output.tell(f"{len(others)} other files left out: {_names(others)}")
+    if empty:
+        output.tell(f"warning: no photograph in the folders {_names(empty)}")
+    _tell_unreadable(lost)
 
 
 def _pipeline(options):
@@ -260,16 +273,33 @@ def _load(options):
 
 
 def _sources(sources):
-    from skbridge.photos._listing import files_of
-
     if "-" in sources:
         if len(sources) > 1:
             raise ValueError("- stands alone: it reads all paths from standard input.")
         sources = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-    paths = files_of(sources)
-    if not paths:
-        raise ValueError(f"There is no photograph in {shown(sources) or 'the input'}.")
-    return paths
+        if not sources:
+            raise ValueError("There is no path in standard input.")
+    return _files_of(sources)
+
+
+def _files_of(sources):
+    """Absolute paths of files and of the photographs in folders, each once."""
+    from skbridge.datasets import list_images
+
+    paths = []
+    for source in sources:
+        source = os.path.expanduser(source)
+        if not os.path.isdir(source):
+            if not os.path.lexists(source):
+                raise FileNotFoundError(f"There is no file or folder {brief(source)}.")
+            paths.append(source)
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # The embedder finds them too.
+            images = list_images(source)
+        lost = [one.path for one in images.left_out if one.is_image]
+        paths += sorted([*images.paths, *lost])
+    return list(dict.fromkeys(map(os.path.abspath, paths)))
 
 
 def _verbose():

@@ -4,7 +4,7 @@ What the command line does, as functions: ``skbridge fit`` is `fit_photos`, ``sk
 predict`` is `PhotoModel.predict`, ``skbridge report`` is `write_report`.
 
 ==============  ===================================================================
-`_listing`      photographs and labels from folders, and a person's corrections
+`_corrections`  labels that a person corrected
 `_model`        `PhotoModel`: embedder, classifier and the shots it was fitted on
 `_file`         its file: JSON and arrays, with a digest, and no pickle
 `_held_out`     what the shots themselves tell of accuracy and of unknown images
@@ -16,15 +16,15 @@ Only users and the command line import this package; it imports `review` and the
 below.
 """
 
-from skbridge.photos._listing import list_photos, read_corrections
+from skbridge.photos._corrections import apply_corrections, read_corrections
 from skbridge.photos._model import PhotoModel, fit_photos
 from skbridge.photos._report import write_report
 from skbridge.photos._sort import sort_photos
 
 __all__ = [
     "PhotoModel",
+    "apply_corrections",
     "fit_photos",
-    "list_photos",
     "read_corrections",
     "sort_photos",
     "write_report",
