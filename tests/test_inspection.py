@@ -211,7 +211,7 @@ def test_several_estimators_come_in_a_dict_of_some(data, display):
 def test_another_number_of_axes_is_refused(data):
     _, _, (X, y) = data
     _, axes = plt.subplots(1, 2)
-    with pytest.raises(ValueError, match=r"must hold 3 axes.*got 2"):
+    with pytest.raises(ValueError, match=r"must be 3 axes.*got 2"):
         SimilarityDisplay.from_estimator(fit(data), X, y, ax=axes)
 
 
@@ -737,7 +737,7 @@ def test_other_shots_than_those_of_the_fit_are_refused(data):
                 classifier, X_query[0], shots, y, sample_weight=weight
             )
     rest = y != classifier.predict(X_query[:1])[0]
-    with pytest.raises(ValueError, match="they hold 0 of summed weight 0"):
+    with pytest.raises(ValueError, match="there are 0 of summed weight 0"):
         QueryExplanationDisplay.from_estimator(classifier, X_query[0], X[rest], y[rest])
 
 

@@ -599,7 +599,7 @@ def test_splits_with_nothing_to_hold_out_are_refused(problem):
     weight = np.ones(len(y))
     weight[:3] = 0
     splits = [(np.arange(3, len(y)), np.arange(3))]
-    with pytest.raises(ValueError, match="Split 0 of cv holds out no shot"):
+    with pytest.raises(ValueError, match="Split 0 of cv leaves out no shot"):
         search_of(head, cv=splits).fit(X, y, sample_weight=weight)
     with pytest.raises(ValueError, match="cv has no splits"):
         search_of(head, cv=[]).fit(X, y)

@@ -169,7 +169,7 @@ def test_dict_keys_that_name_one_class_are_refused():
         (3, TypeError, "must be a list of names"),
         ({"cat": "dog"}, TypeError, "must be a list of names"),
         ({"cat"}, TypeError, "in the order of the classes"),
-        ([1, 2], TypeError, "must hold strings, got 1 of type int"),
+        ([1, 2], TypeError, "must be strings, got 1 of type int"),
         ([], ValueError, "is empty"),
         (["cat", " "], ValueError, "empty name at position 1"),
         (["cat", "dog", "cat"], ValueError, "distinct names.*'cat'"),
@@ -580,7 +580,7 @@ def test_unknown_class_names_near_ones(head):
         (0, TypeError, "the index of a TextHead must be a list of names"),
         (slice(2), TypeError, "must be a list of names"),
         ([0, 1], KeyError, "no class 0, 1"),
-        ([0, "cat"], TypeError, "must hold strings, got 0"),
+        ([0, "cat"], TypeError, "must be strings, got 0"),
         ([], ValueError, "is empty"),
     ],
 )

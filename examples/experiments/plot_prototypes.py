@@ -50,10 +50,10 @@ for n_shots in data.numbers:
     for seed in data.seeds:
         shots, queries = draw(data, n_shots, seed)
         classifier.fit(X[shots], y[shots])
-        of_scaled = scaled.fit(X[shots], y[shots]).decision_function(X[queries])
+        scaled_scores = scaled.fit(X[shots], y[shots]).decision_function(X[queries])
         _, z2, z3 = classifier.component_logits(X[queries])
         plain = unit[queries] @ classifier.prototypes_.T
-        scores = np.stack([plain, of_scaled, z2, z3])
+        scores = np.stack([plain, scaled_scores, z2, z3])
         truths.append(y[queries])
         predictions.append(scores.argmax(axis=2))
     truth[n_shots], predicted[n_shots] = truths, predictions
@@ -125,8 +125,8 @@ n_shots = data.numbers[-1]
 t, p = np.concatenate(truth[n_shots]), np.concatenate(predicted[n_shots], axis=1)
 n_classes = len(data.class_names)
 counts = np.zeros((2, n_classes, n_classes), dtype=int)
-for count, of_method in zip(counts, (p[0], p[3]), strict=True):
-    np.add.at(count, (t, of_method), 1)
+for count, labels in zip(counts, (p[0], p[3]), strict=True):
+    np.add.at(count, (t, labels), 1)
     np.fill_diagonal(count, 0)
 print(f"Queries of one class taken for the other, {n_shots} shots per class")
 print(f"{'':44}{'plain':>6}{'bridged':>9}")

@@ -49,9 +49,9 @@ methods = {
 }
 
 
-def search(of_queries, of_collection, is_query):
+def search(queries, collection, is_query):
     """Similarities of the queries to the rest, and which of the rest are right."""
-    similarity = cosine_similarity(of_queries[is_query], of_collection[~is_query])
+    similarity = cosine_similarity(queries[is_query], collection[~is_query])
     return data.target[is_query][:, None] == data.target[~is_query], similarity
 
 

@@ -65,7 +65,7 @@ worst = margin.argmax()
 display = explain(worst)
 
 print(f"It is {y_queries[worst]}, taken for {display.prediction}.")
-for name, share, of_margin in zip(
+for name, in_score, in_margin in zip(
     ["z1", "z2", "z3"], display.score_share, display.margin_share, strict=True
 ):
-    print(f"{name}: {share:.0%} of the score, {of_margin:.0%} of the margin")
+    print(f"{name}: {in_score:.0%} of the score, {in_margin:.0%} of the margin")

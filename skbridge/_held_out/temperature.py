@@ -4,7 +4,7 @@ import numpy as np
 
 from skbridge._rows import batches
 
-# Scores that a block of shots may hold: 1 MB in float32, for the processor's cache.
+# Scores per block of shots: 1 MB in float32, for the processor's cache.
 BLOCK_SCORES = 2**18
 # exp() of scores as large as this, or as small, still adds up in float32.
 _SAFE_EXPONENT = 70.0

@@ -106,7 +106,7 @@ def splitter_folds(cv, X, y, groups, rows):
         train, test = train[train >= 0], test[test >= 0]
         if not len(test):
             raise ValueError(
-                f"Split {number} of cv holds out no shot of positive weight, so "
+                f"Split {number} of cv leaves out no shot of positive weight, so "
                 "it cannot score any setting. Leave it out of cv."
             )
         folds.append((train, test))

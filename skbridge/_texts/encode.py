@@ -135,7 +135,7 @@ def _encode(loaded, wanted, batch_size):
         rows = _embed_classes(loaded, texts, projection, bias, batch_size)
         found.update(zip(missing, rows, strict=True))
     with _LOCK:
-        # Those of this call go to the end; the first to leave are the oldest.
+        # The dict is in order of use: the oldest entries are removed first.
         for key in wanted:
             memory.pop((key, batch_size), None)
             memory[key, batch_size] = found[key]
@@ -161,13 +161,13 @@ def _embed_classes(loaded, prompts, projection, bias, batch_size):
     ndarray of shape (n_classes, 2 d_t + d), float32
         Rows of e, E and T side by side.
     """
-    place = {}
+    position = {}
     for written in prompts:
         for prompt in written:
-            place.setdefault(prompt, len(place))
-    distinct = list(place)
+            position.setdefault(prompt, len(position))
+    distinct = list(position)
     owner = np.repeat(np.arange(len(prompts)), [len(written) for written in prompts])
-    which = np.array([place[prompt] for written in prompts for prompt in written])
+    which = np.array([position[prompt] for written in prompts for prompt in written])
     count = np.bincount(owner)[:, np.newaxis]
     projection = projection.astype(np.float64)
     # Sums in float64 do not depend on how the prompts were chunked.

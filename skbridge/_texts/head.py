@@ -438,7 +438,7 @@ class TextHead:
         return 0 if self.classes is None else len(self.classes)
 
     def __bool__(self):
-        # A head that knows the projection only has length 0 and is of use.
+        # A head with a projection but no classes has length 0, and is not empty.
         return True
 
     def __iter__(self):
@@ -602,7 +602,7 @@ def _unpickle(content):
 
 
 def check_text_head(head, n_features):
-    """Refuse what is no TextHead, and one of another width than the embeddings.
+    """Check that a text head is a TextHead, as wide as the embeddings.
 
     Raises
     ------

@@ -79,7 +79,7 @@ def write_head(path, header: str, arrays: Mapping[str, np.ndarray]) -> Path:
 
 
 def read_head(path, make: Callable):
-    """Read a head, and refuse a file with as much as one other bit.
+    """Read a head; a file in which any bit differs is refused.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def check_names(names, argument, *, distinct=True):
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise TypeError(
-            f"{argument} must hold strings, got {brief(wrong[0])} of type "
+            f"{argument} must be strings, got {brief(wrong[0])} of type "
             f"{type(wrong[0]).__name__}."
         )
     if not names:
@@ -47,7 +47,7 @@ def check_names(names, argument, *, distinct=True):
     names = tuple(map(str, names))
     blank = [index for index, name in enumerate(names) if not name.strip()]
     if blank:
-        raise ValueError(f"{argument} holds an empty name at position {blank[0]}.")
+        raise ValueError(f"{argument} has an empty name at position {blank[0]}.")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if distinct and twice:
         raise ValueError(

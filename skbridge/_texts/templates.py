@@ -99,7 +99,7 @@ _OPENAI_IMAGENET_7 = (
     "a photo of the small {}.",
 )
 
-# One a data set, as CoOp (KaiyangZhou/CoOp, MIT licence) set them for the
+# One per data set, as CoOp (KaiyangZhou/CoOp, MIT licence) set them for the
 # eleven data sets on which the SeMoBridge paper reports too.
 TEMPLATES = {
     "simple": ("a photo of a {}.",),

@@ -1,8 +1,8 @@
 """Other few-shot classifiers of CLIP embeddings, behind the same interface.
 
 Each is written from its paper's equations, takes `texts` as
-:class:`skbridge.SeMoBridgeClassifier` does, and can be searched and cross-validated in
-its place.
+:class:`skbridge.SeMoBridgeClassifier` does, and can be searched and cross-validated
+like it.
 
 ========================  =======================================================
 `_common`                 base classes: `fit`, texts, blends and shared documentation

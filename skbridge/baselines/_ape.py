@@ -1,4 +1,4 @@
-"""APE: Tip-Adapter on the channels that tell the classes apart."""
+"""APE: Tip-Adapter on the channels that separate the classes best."""
 
 from numbers import Integral, Real
 

@@ -16,7 +16,7 @@ from skbridge.baselines._common import (
 
 
 class TipAdapterClassifier(CacheClassifier):
-    """Tip-Adapter: every shot votes for its class, the nearer to the query the more.
+    """Tip-Adapter: each shot votes for its class, weighted by its similarity.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class TipAdapterClassifier(CacheClassifier):
     See Also
     --------
     APEClassifier : Leaves out channels that do not tell the classes apart.
-    ProKeRClassifier : Kernel ridge regression in place of votes.
+    ProKeRClassifier : Kernel ridge regression instead of votes.
 
     Notes
     -----
@@ -75,7 +75,7 @@ class TipAdapterClassifier(CacheClassifier):
     official code embeds another random crop of each shot in every pass, and uses the
     pass that is best on test or validation images. Here the shots are embeddings, the
     same in every pass, and the last step is used. A sample weight repeats the shot,
-    exactly as long as one batch holds all shots.
+    exactly if one batch has all shots.
 
     References
     ----------

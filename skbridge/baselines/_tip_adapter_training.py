@@ -38,7 +38,7 @@ def train_keys(
     n_epochs, batch_size : int
         Number of passes over the shots, and of shots per step.
     random_state : int, RandomState instance or None
-        Order of the shots; not used if one batch holds them all.
+        Order of the shots; not used if one batch has them all.
     device : str
         Where to train.
 

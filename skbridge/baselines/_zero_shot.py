@@ -5,7 +5,7 @@ from skbridge.baselines._common import PlainScores, RivalClassifier
 
 
 class ZeroShotClassifier(RivalClassifier):
-    """Zero-shot CLIP: each image goes to the nearest class text.
+    """Zero-shot CLIP: each image is assigned to the nearest class text.
 
     `fit` takes labelled shots like every other classifier, but learns only which
     labels there are. Classifiers that use the shots are measured against it.

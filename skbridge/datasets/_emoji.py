@@ -18,9 +18,9 @@ Emoji in several styles
 =======================
 
 {n_classes} emoji concepts, each drawn once in every one of {n_styles} styles, as
-{size} by {size} RGB pixels over white. One concept is a class and each style gives
-one image of it, so that k styles make k shots per class, and the other styles are
-the query images. The styles {monotone} use one colour only, a domain shift from the
+{size} by {size} RGB pixels over white. Each concept is a class, and each style has one
+image per class: k styles are k shots per class, and the other styles are the query
+images. The styles {monotone} use one colour only, a domain shift from the
 other styles, as from photographs to sketches.
 
 The bundled model ``skbridge-tiny`` was trained on no emoji of these classes, in any

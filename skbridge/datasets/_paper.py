@@ -51,7 +51,7 @@ def load_few_shot_dataset(
         ``"oxford_flowers"``, ``"oxford_pets"``, ``"stanford_cars"``,
         ``"sun397"`` or ``"ucf101"`` (the middle frame of each video).
     root : str or path-like
-        The folder that holds the data sets' folders, in the layout of CoOp or of
+        The folder of the data sets' folders, in the layout of CoOp or of
         torchvision, or the folder of this data set itself.
     split : {"train", "val", "trainval", "test"}, default="test"
         Part to load. Shots are drawn from ``"train"``; ``"trainval"`` is both
@@ -95,9 +95,9 @@ def load_few_shot_dataset(
         If `root` is not a path.
     ValueError
         If `name` or `split` is unknown, the data set has no such split, or a file
-        does not hold what it should.
+        has unexpected content.
     FileNotFoundError
-        If `root` does not hold the data set, or a file is missing. The message says
+        If `root` does not contain the data set, or a file is missing. The message says
         which files to download and where to put them.
 
     See Also
@@ -208,14 +208,15 @@ def _check_arguments(name, root, split):
 def _find_folder(name, dataset, root):
     if not root.is_dir():
         raise FileNotFoundError(
-            f"The 'root' parameter of load_few_shot_dataset must be a folder that "
-            f"holds {name}. Got {str(root)!r}, which is not a folder. {advice(dataset)}"
+            f"The 'root' parameter of load_few_shot_dataset must be a folder "
+            f"that contains {name}. Got {str(root)!r}, which is not a folder. "
+            f"{advice(dataset)}"
         )
     for folder in (*(root / below for below in dataset.folders), root):
         if any(folder.glob(dataset.marker)):
             return folder
     raise FileNotFoundError(
-        f"The 'root' parameter of load_few_shot_dataset must be a folder that holds "
+        f"The 'root' parameter of load_few_shot_dataset must be a folder that contains "
         f"{name}. Got {str(root)!r}, which has none of its folders. {advice(dataset)}"
     )
 

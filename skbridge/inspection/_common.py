@@ -121,7 +121,7 @@ def class_codes(y, classes, n_rows):
     y = np.asarray(y)
     if y.shape != (n_rows,):
         raise ValueError(
-            f"y must hold one label for each of the {n_rows} rows of X, got shape "
+            f"y must have one label for each of the {n_rows} rows of X, got shape "
             f"{y.shape}."
         )
     unknown = np.setdiff1d(y, classes)
@@ -172,7 +172,7 @@ def make_axes(display, ax, n_panels, panel_size=None, **subplots_kw):
     axes = np.asarray(ax, dtype=object).ravel()
     if len(axes) != n_panels:
         raise ValueError(
-            f"ax must hold {n_panels} axes, one per panel of this "
+            f"ax must be {n_panels} axes, one per panel of this "
             f"{type(display).__name__}; got {len(axes)}. Make them with "
             f"plt.subplots(1, {n_panels}), or leave ax=None."
         )

@@ -105,7 +105,7 @@ class ContactSheetDisplay:
         X : array-like of length n_samples
             What the estimator takes: embeddings or, for a pipeline from images, images.
         images : sequence of images of length n_samples, default=None
-            The images of the rows of X; None means that X holds images.
+            The images of the rows of X; None means that X is the images.
         plot : bool, default=True
             Whether to plot at once.
         **kwargs
@@ -179,7 +179,7 @@ class ContactSheetDisplay:
     def _draw_tile(self, ax, row):
         image = to_rgb(_safe_indexing(self.images, int(row)))
         ax.imshow(image)
-        # All tiles are squares, so that bars compare.
+        # All tiles are squares, so that bars are comparable.
         half = max(image.size) / 2
         x, y = (side / 2 - 0.5 for side in image.size)
         ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
@@ -187,7 +187,7 @@ class ContactSheetDisplay:
         ax.spines[:].set_visible(False)
         first, second = self._two_best[row]
         p, q = self.proba[row, [first, second]]
-        # A name may hold dollar signs.
+        # A name may contain dollar signs.
         plain = {"loc": "left", "parse_math": False}
         ax.set_title(_named(self.classes[first], p), fontsize=9, **plain)
         bar = ax.inset_axes(_BAR)

@@ -56,7 +56,7 @@ def shares(parts):
 
 
 class QueryExplanationDisplay:
-    """Why one query got its label: the shots and texts behind the score.
+    """Contributions of shots and texts to the scores of one query.
 
     A score is a sum of three terms: z1 (query against class text), z2 (bridged query
     against prototype) and z3 (query against bridged prototype). The last two are sums
@@ -374,8 +374,8 @@ def _check_same_shots(classifier, X, weight, k):
     if not same:
         raise ValueError(
             "X, y and sample_weight must be the shots that the estimator was fitted "
-            f"on, but for the class {classifier.classes_.tolist()[k]!r} they hold "
-            f"{len(X)} of summed weight {weight.sum():g}, which give another prototype "
+            f"on, but for the class {classifier.classes_.tolist()[k]!r} there are "
+            f"{len(X)} of summed weight {weight.sum():g}, with another prototype "
             f"than the {count:g} of the fit. Pass what fit was given."
         )
 

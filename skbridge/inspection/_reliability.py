@@ -237,7 +237,7 @@ class ReliabilityDisplay:
         # NaN fails this comparison too; rounding in float32 may exceed 1.
         if not (y_proba.min() >= 0 and y_proba.max() <= 1 + 1e-5):
             raise ValueError(
-                "y_proba must hold probabilities in [0, 1], got values from "
+                "y_proba must be probabilities in [0, 1], got values from "
                 f"{y_proba.min():.6g} to {y_proba.max():.6g}. Pass predict_proba, not "
                 "decision_function."
             )

@@ -175,7 +175,7 @@ class SimilarityDisplay:
         if counts.max() < 2 or np.count_nonzero(counts) < 2:
             raise ValueError(
                 "SimilarityDisplay compares images of one class with one another and "
-                "with those of other classes; y must hold at least two labels, one of "
+                "with those of other classes; y must have at least two labels, one of "
                 f"them twice. Got {len(codes)} images of {np.count_nonzero(counts)} "
                 "classes."
             )
