@@ -724,8 +724,8 @@ def sections(results, records):
     if ablation:
         yield "### Bridges and cuts: accuracy without search, %"
         yield (
-            "The head named first, ``lambda_3='auto'``; bridges keep 95 % of the "
-            "energy. Cuts are those of each data set's own bridge."
+            "The classifier named first (``mean`` is SeMoBridge, ``gda`` BridgedGDA), "
+            "``lambda_3='auto'``. Cuts are those of each data set's own bridge."
         )
         yield rows_by_data_set(results, ablation)
         complete = [m for m in ablation if results.is_complete(m)]
@@ -740,7 +740,8 @@ def sections(results, records):
 
 
 NOTES = """\
-Made by `python benchmarks/accuracy.py`, whose `--help` says what it runs on.
+Made by `python benchmarks/accuracy.py`, whose `--help` says what it runs on: ten draws
+of the shots where they are drawn, three of the emoji's.
 
 Means over data sets, of means over draws of the shots. "s.e. of draws" is the
 standard error of the overall mean that comes from which shots were drawn, by the data

@@ -24,8 +24,8 @@ PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#B8860B", "#555555"
 SHOTS = (1, 2, 4, 8, 16)
 # Rows of the table, the name to show, colour, line style, marker.
 METHODS = (
-    ("BridgedGDA, trained", "BridgedGDA, trained", ORANGE, "-", "o"),
-    ("BridgedGDA, searched", "BridgedGDA", ORANGE, "--", "s"),
+    ("BridgedGDA", "BridgedGDA", ORANGE, "-", "o"),
+    ("SeMoBridge, default", "SeMoBridge", ORANGE, "--", "s"),
     ("GDA", "GDA", BLUE, "-", "^"),
     ("ProKeR", "ProKeR", GREEN, "-", "v"),
     ("LP++", "LP++ (trained)", PURPLE, "-", "D"),
