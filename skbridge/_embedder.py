@@ -174,6 +174,13 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
       (rounded to 8 bits);
     - torch tensors of shape (height, width) or (channels, height, width), alike.
 
+    An image takes at most 400 MB of memory. A JPEG of more than about 58 megapixels
+    is decoded at reduced size, other large files are averaged over blocks of pixels
+    once decoded, and what would take more (88 megapixels in colour, in most formats),
+    files of more than 384 MiB and JPEG files of more than 100 scans cannot be read.
+    Images more than 8 times as long as wide are cropped to their middle before they
+    are resized, where the model looks at the middle only.
+
     They are embedded as a person sees them: the EXIF orientation is applied,
     transparent pixels lie over white, 16-bit grey is scaled to 8 bits, and palettes,
     grey and CMYK become RGB. Resizing, cropping and scaling are those that the model

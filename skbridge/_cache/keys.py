@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from skbridge._files import file_stamp
 from skbridge._images.decode import to_rgb
+from skbridge._images.limits import is_too_large
 
 # To be raised when the library decodes the same file to other pixels.
 _READER = 1
@@ -78,8 +79,11 @@ def file_digest(path, stamp):
     Returns
     -------
     bytes or None
-        None if it cannot be read, or is no longer the file with this stamp.
+        None if it cannot be read, is too large for an image, or is no longer the file
+        with this stamp.
     """
+    if is_too_large(stamp.size):
+        return None
     try:
         with open(path, "rb") as stream:
             digest = hashlib.file_digest(stream, _blake2b).digest()

@@ -43,6 +43,7 @@ from skbridge._clip.weights import (
     weight_options,
     weights_file,
 )
+from skbridge._images.limits import central_part
 
 _VOCABULARY_FILE = "bpe_simple_vocab.txt.gz"
 
@@ -215,11 +216,21 @@ class OpenCLIP(Backend):
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.preprocess))
 
     def resize(self, image):
+        if self._resizes_shorter_side:
+            image = central_part(image)
         for step in self.preprocess.transforms[:-2]:
             # A crop to the size that an image has would copy it.
             if getattr(step, "size", None) != (image.height, image.width):
                 image = step(image)
         return image
+
+    @cached_property
+    def _resizes_shorter_side(self):
+        return any(
+            isinstance(getattr(step, "size", None), int)
+            or getattr(step, "longest", None) == 0
+            for step in self.preprocess.transforms
+        )
 
     def _image_modules(self):
         return ["visual"]

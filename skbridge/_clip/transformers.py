@@ -36,6 +36,7 @@ from skbridge._clip.hub import (
     own_weights,
     watch,
 )
+from skbridge._images.limits import central_part
 
 _CONFIG_FILE = "config.json"
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -201,9 +202,17 @@ class Transformers(Backend):
         return json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
 
     def resize(self, image):
+        if self._resizes_shorter_side:
+            image = central_part(image)
         given = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
         pixels = self.processor(image, **given)["pixel_values"][0]
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+    @cached_property
+    def _resizes_shorter_side(self):
+        size = dict(getattr(self.processor, "size", None) or {})
+        is_cropped = getattr(self.processor, "do_center_crop", False)
+        return bool(is_cropped and size.get("shortest_edge"))
 
     def _image_modules(self):
         return [name for name in self.model._modules if not name.startswith("text")]

@@ -2,6 +2,7 @@
 
 ===========  ====================================================================
 `accept`     which sequences and items are images, and what each is called
+`limits`     how much memory one image may take, whatever its file says
 `formats`    which formats of files are read, and the packages that some need
 `decode`     one image of any form, as upright 8-bit RGB over white
 `batches`    many images, decoded ahead in threads, in bounded memory

@@ -12,6 +12,7 @@ import joblib
 
 from skbridge._images.accept import NotAnImageError, describe_image
 from skbridge._images.decode import to_rgb
+from skbridge._images.limits import has_budget
 
 # Images decoded in a turn of a caller that needs all cores, or a batch where that is
 # more. Turns are long because torch's threads, when they are through with a batch, keep
@@ -166,5 +167,9 @@ def _attempt(item, finish, least_side):
     image = item.pop()
     try:
         return finish(to_rgb(image, least_side))
+    except MemoryError as error:
+        if not has_budget():
+            raise  # Of the call: any image may be the one that meets the end of memory.
+        return Unreadable(describe_image(image), error)
     except Exception as error:  # Broken files make decoders raise almost anything.
         return Unreadable(describe_image(image), error)

@@ -7,6 +7,7 @@ from PIL import ExifTags, Image
 
 from skbridge._images.accept import source_of
 from skbridge._images.formats import open_image
+from skbridge._images.limits import convert_in_bands, limit_decoding
 
 # What undoes each EXIF orientation; 1, and anything unknown, is upright already.
 _UPRIGHT = {
@@ -74,6 +75,7 @@ def to_rgb(image, least_side=None):
         with open_image(image) as opened:
             if least_side is not None and opened.format in ("JPEG", "MPO"):
                 opened.draft(None, (least_side, least_side))
+            limit_decoding(opened)
             return _pil_to_rgb(opened)
     if isinstance(image, Image.Image):
         with _FIRST_USE:
@@ -88,6 +90,13 @@ def _pil_to_rgb(image):
     """Return a PIL image of any mode as upright RGB over white."""
     image.load()  # PIL itself turns some formats while loading; ask for EXIF after it.
     turn = _upright_turn(image)
+    if image.mode != "RGB" or image.has_transparency_data or turn is not None:
+        image = convert_in_bands(image, _over_white, 1 if turn is None else 2)
+    return image if turn is None else image.transpose(turn)
+
+
+def _over_white(image):
+    """Convert a loaded image of any mode to RGB over white, each pixel by itself."""
     if image.mode.startswith("I;16"):
         image = _array_to_pil(np.asarray(image))
     elif image.mode == "I":
@@ -98,9 +107,7 @@ def _pil_to_rgb(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return image if turn is None else image.transpose(turn)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _upright_turn(image):

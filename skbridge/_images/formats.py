@@ -7,6 +7,7 @@ from importlib import import_module
 
 from PIL import Image, UnidentifiedImageError
 
+from skbridge._images.limits import check_file_size
 from skbridge._messages import brief
 
 # Formats of pixels that are read, where PIL has them. The others that PIL knows are
@@ -88,6 +89,7 @@ def open_image(file):
                 f"expected a regular file, got {_SPECIAL_FILES.get(kind, 'another')}: "
                 f"{brief(os.fspath(file))}; pass the path of an image file"
             )
+    check_file_size(file)
     Image.init()
     try:
         return Image.open(file, formats=_readable())
