@@ -84,9 +84,9 @@ def test_fit_prints_a_table_and_writes_a_model(work, capsys):
     assert "calibration  mean probability" in out
     assert "written      other.skb" in out
     assert "no photograph in the folders 'zebra'" in err
-    assert "1 classes have one shot" in err
+    assert "one shot only, so no held-out accuracy: 'lone'" in err
     assert len([line for line in err.splitlines() if line.startswith("  ")]) == 10
-    assert "1 other files left out: 'notes.txt'" in err
+    assert "1 other file left out: 'notes.txt'" in err
     assert (work / "other.skb").is_file()
 
 
@@ -150,8 +150,8 @@ def test_corrections_close_the_loop(work, capsys):
     assert main(fit) == 0
     out, err = capsys.readouterr()
     assert "bee             1" in out
-    assert "1 corrections applied" in err
-    assert "1 corrections are of files that are gone: 'gone.png'" in err
+    assert "1 correction applied" in err
+    assert "1 correction left out, as the file is gone: 'gone.png'" in err
     assert main(["predict", "model.skb", str(path)]) == 0
     assert "bee" in capsys.readouterr().out
 

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skbridge._files import written_atomically
+from skbridge._messages import shown
 
 # Classes of a fit that are printed; beyond, those of the least accuracy.
 _MOST_CLASSES = 40
@@ -19,6 +20,12 @@ _FEW_CLASSES = 20
 def tell(message):
     """Print a line about the work, apart from its result."""
     print(f"skbridge: {message}", file=sys.stderr)
+
+
+def count(n, noun):
+    """Write a number with its noun, as in "1 file" and "2 classes"."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{n} {noun if n == 1 else plural}"
 
 
 def printable(text):
@@ -63,7 +70,7 @@ class PredictionTable:
     def print_text(self):
         """Print one line per photograph, with its path relative to this folder."""
         predicted = self.predicted
-        paths = [printable(_nearby(path)) for path in predicted.paths]
+        paths = [printable(nearby(path)) for path in predicted.paths]
         width = min(60, max(map(len, paths), default=0))
         for row, path in enumerate(paths):
             pairs = zip(self.labels[row], self.probabilities[row], strict=True)
@@ -137,7 +144,7 @@ def print_fit(model, seconds, path, size):
     )
     few = [name for name, shots, *_ in rows if shots < 2]
     if few:
-        tell(f"warning: {len(few)} classes have one shot, and no held-out accuracy")
+        tell(f"warning: one shot only, so no held-out accuracy: {shown(few)}")
     chosen = rows
     if len(rows) > _MOST_CLASSES:
         chosen = sorted(rows, key=lambda row: row[3] / row[2] if row[2] else 2)
@@ -176,7 +183,7 @@ def _use(used):
     )
 
 
-def _nearby(path):
+def nearby(path):
     """Make a path relative to this folder, if it is in it."""
     here = os.getcwd() + os.sep
     return path.removeprefix(here)

@@ -223,11 +223,12 @@ def _training_photos(options):
     if options.corrections:
         corrections = read_corrections(options.corrections)
         paths, labels, gone = apply_corrections(paths, labels, corrections)
-        output.tell(f"{len(corrections) - len(gone)} corrections applied")
+        applied = len(corrections) - len(gone)
+        output.tell(f"{output.count(applied, 'correction')} applied")
         if gone:
             output.tell(
-                f"warning: {len(gone)} corrections are of files that are gone: "
-                f"{_names(gone)}"
+                f"warning: {output.count(len(gone), 'correction')} left out, as the "
+                f"file is gone: {_names(gone)}"
             )
     if options.unlabelled:
         known = set(paths)
@@ -243,7 +244,9 @@ def _tell_left_out(left_out):
     others = [one.path for one in left_out if os.path.isfile(one.path)]
     others = [path for path in others if path not in lost]
     if others:
-        output.tell(f"{len(others)} other files left out: {_names(others)}")
+        output.tell(
+            f"{output.count(len(others), 'other file')} left out: {_names(others)}"
+        )
     if empty:
         output.tell(f"warning: no photograph in the folders {_names(empty)}")
     _tell_unreadable(lost)
@@ -321,9 +324,13 @@ def _check_writable(path):
 def _tell_unreadable(unreadable):
     if not unreadable:
         return
-    output.tell(f"warning: {len(unreadable)} photographs cannot be read:")
+    n = output.count(len(unreadable), "photograph")
+    output.tell(f"warning: {n} cannot be read:")
     for path, why in unreadable.items():
-        print(f"  {output.printable(path)}: {output.printable(why)}", file=sys.stderr)
+        print(
+            f"  {output.printable(output.nearby(path))}: {output.printable(why)}",
+            file=sys.stderr,
+        )
 
 
 def _names(paths):

@@ -1,11 +1,13 @@
 """PhotoModel: an embedder, a classifier, and the photographs it was fitted on."""
 
+import os
 import platform
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from PIL import UnidentifiedImageError
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
@@ -363,11 +365,16 @@ def embed(embedder, paths):
 
 
 def _why_unreadable(path):
+    """Reason in a few words, which leave out the path."""
     try:
+        if os.path.isfile(path) and not os.path.getsize(path):
+            return "the file is empty"
         to_rgb(path)
+    except UnidentifiedImageError:
+        return "it is damaged, or of no image format that is read"
     except Exception as error:  # Decoders raise almost anything.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        return reason
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return " ".join(reason.split())[:120]
     return "it changed while it was read"
 
 
