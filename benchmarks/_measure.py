@@ -1,7 +1,7 @@
 """What the benchmarks share: interleaved timing, the machine's rates and its name.
 
 A benchmark is a script with ``main(argv=None)`` that prints a section of Markdown.
-Its figures are ratios: what is compared runs in turns, in one process, on the same
+Its figures are ratios: the calls compared alternate in one process, on the same
 data, so that a slow minute of the machine falls on all of it. Floors come from
 counted operations and bytes over the rates measured here.
 """
@@ -43,7 +43,7 @@ def timing(seconds):
 
 
 def interleaved(calls: Mapping[str, Callable], repeats=7, *, clock=time.perf_counter):
-    """Time calls in turns, after one call of each that does not count.
+    """Time calls alternately, after one call of each that does not count.
 
     Parameters
     ----------

@@ -740,25 +740,26 @@ def sections(results, records):
 
 
 NOTES = """\
-Made by `python benchmarks/accuracy.py`, whose `--help` says what it runs on: ten draws
-of the shots where they are drawn, three of the emoji's.
+`python benchmarks/accuracy.py` writes this page; `--help` lists its data sets. Data
+sets whose shots are drawn have ten draws, the emoji three.
 
-Means over data sets, of means over draws of the shots. "s.e. of draws" is the
-standard error of the overall mean that comes from which shots were drawn, by the data
-sets with several draws; "s.e. of sets" that of the data sets as a sample of such sets.
-"rank" is the mean rank among the methods that ran everywhere. n/a: cannot run on all
-data sets of that mean (zero-shot CLIP without class texts, calibration with one shot).
+Figures are means over data sets of means over draws. "s.e. of draws" is the standard
+error of the overall mean with respect to the draws of the shots, from the data sets
+with several draws; "s.e. of sets" with respect to the data sets. "rank" is the mean
+rank among the methods that ran everywhere. "n/a": cannot run on all data sets of that
+mean (zero-shot CLIP without class texts, calibration with one shot).
 
-Every method had the same shots and class texts, and was tuned on the shots alone: by
-FewShotSearchCV with the space that it declares, LogisticRegressionCV by its own folds.
-"BridgedGDA", "paper plain" and "default" are not tuned. Where a data set has no class
-texts all methods run text-free. Our methods also use a bank of unlabelled texts, or the
-text projection, for the bridge; rivals have no use for either, and the row "without
-bank" shows what ours do without. The paper's plain setting has all blending weights 1
-and the official cut.
+Every method had the same shots and class texts, and was tuned on the shots alone:
+FewShotSearchCV searched the space that the method declares, LogisticRegressionCV used
+its own folds. "BridgedGDA", "paper plain" and "default" are not tuned. On data sets
+without class texts all methods run without texts. This library's methods also use a
+bank of unlabelled texts, or the text projection, for the bridge. The rivals can use
+neither; the rows "without bank" are the comparison on equal terms. The paper's plain
+setting has all blending weights 1 and the official cut.
 
-The constants of our methods were chosen on training shots alone, drawn anew and judged
-by the shots that were left over; `python benchmarks/constants.py` prints it."""
+The constants of this library's methods were chosen on training images alone: shots
+were drawn from them, and the other training images measured the accuracy. `python
+benchmarks/constants.py` prints the comparison."""
 
 
 def parse(arguments=None):

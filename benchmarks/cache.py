@@ -8,9 +8,9 @@ counts the images and the prompts that the model sees:
     python benchmarks/cache.py --model skbridge-tiny
     python benchmarks/cache.py --images FOLDER --model ViT-B-16
 
-FOLDER has a folder of image files a class. Without it, the bundled emoji are written
-as PNG files first. Without a model, ViT-B-32 is made with random weights, which need
-no download: they take the time of trained ones, and their scores mean nothing. Two
+FOLDER has one folder of image files per class. Without it, the bundled emoji are
+written as PNG files first. Without a model, ViT-B-32 has random weights, which need no
+download: they take the time of trained ones, and their scores mean nothing. Two
 times are taken of each run: that of the search alone, which includes importing torch
 and loading the model where the run needs them, and that of the whole process, which
 includes starting Python and importing scikit-learn.
@@ -205,7 +205,7 @@ def compare(options, images, folder):
 def main(argv=None):
     """Print a section of Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", help="folder with a folder of images a class")
+    parser.add_argument("--images", help="folder with one folder of images per class")
     parser.add_argument("--n-images", type=int, default=600)
     parser.add_argument("--model", help="default: ViT-B-32 with random weights")
     parser.add_argument("--templates", default="openai_imagenet_7")

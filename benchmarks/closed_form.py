@@ -1,11 +1,11 @@
 """Fit and predict in closed form, against the machine's floor and the official way.
 
 1,000 classes of 16 shots and 50,000 queries, of 512 features in float32. Floors are
-the products that cannot be done without over the rate of a matrix product that is
-timed in turns with them; `decision_function` must also write its output, and the
+the necessary matrix products over the rate of a matrix product that is timed in the
+same rounds; `decision_function` must also write its output, and the
 time of filling a new array of its size is added. The SVD of the text projection is
-remembered by content, so it is timed on its own and not in the fits, of which the
-first call does not count. The official way is the official code's arithmetic in
+cached by content, so that it is timed on its own and not in the fits, whose first
+call does not count. The official way is the official code's arithmetic in
 NumPy: bridge every query in two products, three products with class vectors,
 exponentials of whole arrays, and a product of the second term with the one-hot
 labels of its cache, which holds one mean per class. Floors count bridged embeddings in
@@ -220,9 +220,9 @@ def main(argv=None):
     print("## Closed form: fit and predict\n")
     print(
         f"{sizes[0]:,} classes x {sizes[1]} shots, {sizes[2]} features, "
-        f"{options.queries:,} queries, float32; medians of {options.repeats} turns, "
-        "with their range. A floor is counted products over the rate of a product "
-        "measured in turns with it, see the script.\n"
+        f"{options.queries:,} queries, float32; medians of {options.repeats} rounds, "
+        "with their range. The floor is the number of multiplications over the rate of "
+        "a matrix product in the same rounds.\n"
     )
     rows, svd = fit_rows(X, y, head, options.repeats)
     header = ["fit, head", "floor", "time", "time / floor"]

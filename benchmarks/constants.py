@@ -1,8 +1,8 @@
 """What shots alone say of the constants that the library ships.
 
-No test image enters. Of each data set of ``accuracy.py`` K shots a class are drawn from
-its pool of training shots (16 a class, or the support), and the rest of the pool are
-the queries. Compared are the constants of the recommended classifier (shrinkage, share
+No test image is used. K shots per class are drawn from the training shots of each data
+set of ``accuracy.py`` (16 per class, or the support); the other training shots are the
+queries. Compared are the constants of the recommended classifier (shrinkage, share
 of the energy, prior scatter outside the bridge, and kappa: ``lambda_3="auto"`` is 1 at
 kappa shots), the fixed blending weights of SeMoBridge, and early stopping of its
 trained mode.

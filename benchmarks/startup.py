@@ -1,6 +1,6 @@
 """Time from the start of the interpreter to the import and to the first prediction.
 
-Every run is a new interpreter, and the scripts take turns. `import skbridge` is
+Every run is a new interpreter, and the scripts alternate. `import skbridge` is
 compared with `import sklearn.base`; a fitted classifier of 1,000 classes and 512
 features is loaded with joblib and predicts one row, which must import no torch. The
 interpreters end at once when they have done it, without freeing what they imported, so
@@ -59,7 +59,7 @@ def main(argv=None):
     base = times["import sklearn.base"].median
     print("## Start-up\n")
     print(
-        f"Medians of {options.repeats} new interpreters each, in turns, with their "
+        f"Medians of {options.repeats} new interpreters each, with their "
         f"range; the classifier has {options.classes:,} classes.\n"
     )
     rows = [[name, t, f"{t.median / base:.2f}"] for name, t in times.items()]
