@@ -3,6 +3,7 @@
 import os
 import warnings
 from contextlib import suppress
+from copy import copy
 from functools import wraps
 
 import numpy as np
@@ -22,22 +23,36 @@ _IMAGES = str | bytes | os.PathLike | Image.Image
 
 
 def all_or_nothing(fit):
-    """Decorate a method so that its estimator is unchanged if it raises.
+    """Decorate a method so that its estimator changes at once, or not at all.
 
-    The method may replace attributes, but must not modify their values in place.
+    The method runs on a copy, whose attributes replace those of the estimator when it
+    returns. It may replace attributes, but must not modify their values in place.
     """
 
     @wraps(fit)
-    def undone_on_error(self, *args, **kwargs):
-        before = vars(self).copy()
-        try:
-            return fit(self, *args, **kwargs)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+    def on_a_copy(self, *args, **kwargs):
+        changed = copy(self)
+        fit(changed, *args, **kwargs)
+        self.__dict__ = changed.__dict__
+        return self
 
-    return undone_on_error
+    return on_a_copy
+
+
+def consistent(method):
+    """Decorate a method so that it sees one fit, whatever other threads do meanwhile.
+
+    It runs on an object that shares the attributes of the estimator;
+    :func:`all_or_nothing` gives the estimator other ones instead of changing these.
+    """
+
+    @wraps(method)
+    def on_one_state(self, *args, **kwargs):
+        state = object.__new__(type(self))
+        state.__dict__ = self.__dict__
+        return method(state, *args, **kwargs)
+
+    return on_one_state
 
 
 def check_embeddings(estimator, X, *y, reset):
@@ -266,9 +281,26 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
             "from. Give at least one shot of each class a positive weight."
         )
     weight = _check_weights(sample_weight, X)
+    X = _at_common_scale(X, reset)
     counts = weight > 0
     # A mask of ones would copy X.
     return (X, y, weight) if counts.all() else (X[counts], y[counts], weight[counts])
+
+
+def _at_common_scale(X, reset):
+    """Shots within the range in which squares neither overflow nor underflow."""
+    limits = np.finfo(X.dtype)
+    peak = max(X.max(), -X.min())
+    if peak == 0 or limits.tiny**0.4 < peak < limits.max**0.4:
+        return X
+    if not reset:
+        raise ValueError(
+            f"The values of X are as large as {peak:.2g}, too far from those of CLIP's "
+            "embeddings to be added to earlier shots. Divide X, and the shots of fit, "
+            "by a common factor."
+        )
+    # A common factor changes no direction, and no share of a shot in a mean.
+    return X / peak
 
 
 def _check_weights(sample_weight, X):

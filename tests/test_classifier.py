@@ -955,7 +955,7 @@ def test_scores_that_overflow_are_an_error_and_no_first_class():
     X = rng.normal(size=(12, 16)).astype(np.float32)
     head = TextHead.from_features(["a", "b", "c"], rng.normal(size=(3, 16)))
     classifier = SeMoBridgeClassifier(
-        texts=head, bridge="identity", blending="exponential", smoothness=500
+        texts=head, bridge="identity", blending="exponential", lambda_3=1e45
     )
     classifier.fit(X, ["a", "b", "c"] * 4)
     for predict in (classifier.predict, classifier.predict_proba):

@@ -19,6 +19,7 @@ from skbridge._validation import (
     check_embeddings,
     check_shots,
     check_zero_rows,
+    consistent,
 )
 
 # Floats that one block of rows may need: 16 MB in float32. Larger blocks exceed the
@@ -157,6 +158,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     # Interface of a search
 
+    @consistent
     def component_logits(self, X, *, skip=()):
         """Component logits of the queries, before they are blended.
 
@@ -173,7 +175,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         tuple of (ndarray of shape (n_samples, n_columns) or None)
         """
         check_is_fitted(self)
-        X = check_embeddings(self, X, reset=False)
+        X = within_range(check_embeddings(self, X, reset=False))
         check_zero_rows(X, "component_logits")
         return self._components(X, skip)
 
@@ -310,6 +312,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 out[rows] = block
         return out
 
+    @consistent
     def decision_function(self, X):
         """Blended logits s.
 
@@ -329,6 +332,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return self._blockwise(X, lambda scores: scores[:, 1] - scores[:, 0])
         return self._blockwise(X, lambda scores: scores, in_place=True)
 
+    @consistent
     def predict(self, X):
         """Most probable label of each row.
 
@@ -345,6 +349,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         codes = self._blockwise(X, lambda scores: scores.argmax(axis=1))
         return self.classes_[codes]
 
+    @consistent
     def predict_proba(self, X):
         """Class probabilities, ``softmax(temperature_ * s)``.
 
@@ -362,6 +367,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             X, lambda scores: softmax(scores, self.temperature_), in_place=True
         )
 
+    @consistent
     def predict_log_proba(self, X):
         """Logarithm of `predict_proba`; minus infinity where that is zero.
 

@@ -24,7 +24,7 @@ from skbridge._held_out.folds import distinct_shots
 from skbridge._held_out.temperature import PRIOR_SHOTS, fit_temperature
 from skbridge._messages import brief
 from skbridge._rows import row_lengths, unit
-from skbridge._validation import all_or_nothing, check_partly_labelled
+from skbridge._validation import all_or_nothing, check_partly_labelled, consistent
 
 _ENERGY_SHARE = 0.97
 # Settings that a search tries.
@@ -421,6 +421,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         other._least_score = other.threshold_ = None
         return other
 
+    @consistent
     def predict(self, X):
         """Most probable label of each row, or the label of unknown images.
 
@@ -449,6 +450,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         # The last one is unknown; concatenation makes strings wide enough for both.
         return np.concatenate([self.classes_, unknown])[codes]
 
+    @consistent
     def score_samples(self, X):
         """Log density of each row, up to a constant, under its nearest class.
 

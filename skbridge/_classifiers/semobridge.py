@@ -69,10 +69,10 @@ class SeMoBridgeClassifier(BridgedClassifier):
         ``"linear"`` is the paper's equation, ``"exponential"`` that of the official
         code.
     alpha, beta, gamma : float, default=5.0
-        Sharpness of z1, z2 and z3 in the exponential blend.
+        Sharpness of z1, z2 and z3 in the exponential blend, from 0 to 100.
     smoothness : float, default=0.0
         How much the exponential blend raises the weight of z2 and z3 for classes whose
-        text fits their prototype badly.
+        text fits their prototype badly, from 0 to 4.
     temperature : float, default=None
         Factor of the scores in the softmax of `predict_proba`. None preserves
         CLIP's logit scale, whatever the blending weights.
@@ -250,10 +250,11 @@ class SeMoBridgeClassifier(BridgedClassifier):
         "lambda_2": _NON_NEGATIVE,
         "lambda_3": [*_NON_NEGATIVE, StrOptions({"auto"})],
         "blending": [StrOptions(set(BLENDINGS))],
-        "alpha": _NON_NEGATIVE,
-        "beta": _NON_NEGATIVE,
-        "gamma": _NON_NEGATIVE,
-        "smoothness": _NON_NEGATIVE,
+        # Beyond these, scores at CLIP's usual cosines leave the range of float32.
+        "alpha": [Interval(Real, 0, 100, closed="both")],
+        "beta": [Interval(Real, 0, 100, closed="both")],
+        "gamma": [Interval(Real, 0, 100, closed="both")],
+        "smoothness": [Interval(Real, 0, 4, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "lambda_it": [Interval(Real, 0, 1, closed="both")],
         "lambda_c": _NON_NEGATIVE,

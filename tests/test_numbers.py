@@ -1,0 +1,193 @@
+"""Scores at the edge of their range, and predictions beside a growing fit."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier, TextHead
+from skbridge.baselines import (
+    APEClassifier,
+    GDAClassifier,
+    LPPlusPlusClassifier,
+    ProKeRClassifier,
+    TipAdapterClassifier,
+    ZeroShotClassifier,
+)
+
+CLASSIFIERS = [
+    SeMoBridgeClassifier,
+    BridgedGDAClassifier,
+    APEClassifier,
+    GDAClassifier,
+    LPPlusPlusClassifier,
+    ProKeRClassifier,
+    TipAdapterClassifier,
+    ZeroShotClassifier,
+]
+N_CLASSES, WIDTH = 8, 64
+
+
+def clip_like(rng, n_shots, dtype=np.float32):
+    """Texts, and images whose cosines with them are about 0.3, as CLIP's are."""
+    texts = rng.normal(size=(N_CLASSES, WIDTH))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    gap = rng.normal(size=WIDTH)
+    gap /= np.linalg.norm(gap)
+
+    def images(n):
+        y = np.repeat(np.arange(N_CLASSES), n)
+        X = 0.3 * texts[y] + 0.9 * gap + 0.04 * rng.normal(size=(len(y), WIDTH))
+        return X.astype(dtype), y
+
+    return TextHead.from_features(range(N_CLASSES), texts), images(n_shots), images(20)
+
+
+def check_agreement(classifier, queries):
+    proba = classifier.predict_proba(queries)
+    scores = classifier.decision_function(queries)
+    labels = classifier.predict(queries)
+    assert np.isfinite(proba).all()
+    assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+    assert_array_equal(classifier.classes_[proba.argmax(axis=1)], labels)
+    assert_array_equal(classifier.classes_[scores.argmax(axis=1)], labels)
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 5.0, 25.0, 50.0, 100.0])
+@pytest.mark.parametrize("smoothness", [0.0, 1.5, 4.0])
+def test_exponential_blends_agree_with_themselves(sharpness, smoothness):
+    head, (X, y), (queries, targets) = clip_like(np.random.default_rng(0), 4)
+    classifier = SeMoBridgeClassifier(
+        head,
+        bridge="identity",
+        blending="exponential",
+        alpha=sharpness,
+        beta=sharpness,
+        gamma=sharpness,
+        smoothness=smoothness,
+        lambda_2=0.5,
+    ).fit(X, y)
+    check_agreement(classifier, queries)
+    if sharpness and not smoothness:
+        assert classifier.score(queries, targets) > 0.8
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    lambdas=st.tuples(*[st.floats(0, 10)] * 3).filter(any),
+    sharpness=st.tuples(*[st.floats(0, 100)] * 3),
+    smoothness=st.floats(0, 4),
+    temperature=st.one_of(st.none(), st.floats(1e-3, 1e4)),
+    blending=st.sampled_from(["linear", "exponential"]),
+)
+def test_labels_and_probabilities_agree_for_every_blend(
+    seed, lambdas, sharpness, smoothness, temperature, blending
+):
+    head, (X, y), (queries, _) = clip_like(np.random.default_rng(seed), 2)
+    options = dict(zip(("lambda_1", "lambda_2", "lambda_3"), lambdas, strict=True))
+    if blending == "exponential":
+        options |= dict(zip(("alpha", "beta", "gamma"), sharpness, strict=True))
+        options["smoothness"] = smoothness
+    classifier = SeMoBridgeClassifier(
+        head, bridge="identity", blending=blending, temperature=temperature, **options
+    )
+    check_agreement(classifier.fit(X, y), queries)
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "smoothness"])
+def test_sharpness_beyond_the_range_is_refused(name):
+    head, (X, y), _ = clip_like(np.random.default_rng(0), 2)
+    options = {"blending": "exponential", "lambda_2": 0.5, name: 101.0}
+    with pytest.raises(ValueError, match=f"'{name}' parameter"):
+        SeMoBridgeClassifier(head, **options).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("exponent", [-30, -10, 10, 17, 30])
+def test_the_length_of_queries_does_not_matter(kind, exponent):
+    head, (X, y), (queries, _) = clip_like(np.random.default_rng(0), 2)
+    classifier = kind(head).fit(X, y)
+    scaled = queries * np.float32(10.0**exponent)
+    assert_array_equal(classifier.predict(scaled), classifier.predict(queries))
+    assert_allclose(
+        classifier.predict_proba(scaled), classifier.predict_proba(queries), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("exponent", [-30, -10, 10, 17, 30])
+def test_the_common_length_of_shots_does_not_matter(kind, exponent):
+    head, (X, y), (queries, _) = clip_like(np.random.default_rng(0), 2)
+    plain = kind(head).fit(X, y)
+    scaled = kind(head).fit(X * np.float32(10.0**exponent), y)
+    assert_array_equal(scaled.predict(queries), plain.predict(queries))
+    assert_allclose(
+        scaled.predict_proba(queries), plain.predict_proba(queries), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("kind", [SeMoBridgeClassifier, BridgedGDAClassifier])
+def test_predictions_beside_partial_fit_are_those_of_one_fit(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 16))
+    names = [*"abcdefghijkl"]
+    fits = [kind(None).fit(X[:n], names[:n]) for n in range(2, 13)]
+    queries = rng.normal(size=(200, 16))
+    expected = {fit.decision_function(queries).tobytes() for fit in fits}
+    right = {
+        tuple(fit.predict(queries)): fit.predict_proba(queries).shape for fit in fits
+    }
+    growing = kind(None).partial_fit(X[:2], names[:2])
+    wrong = []
+
+    def predict():
+        while not done.is_set():
+            scores = growing.decision_function(queries)
+            if scores.tobytes() not in expected and not any(
+                np.allclose(scores, np.frombuffer(e).reshape(scores.shape), atol=1e-9)
+                for e in expected
+                if len(e) == scores.nbytes
+            ):
+                wrong.append("scores")
+            if tuple(growing.predict(queries)) not in right:
+                wrong.append("labels")
+
+    done = threading.Event()
+    threads = [threading.Thread(target=predict) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for n in range(2, 12):
+        growing.partial_fit(X[n : n + 1], names[n : n + 1])
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("kind", [SeMoBridgeClassifier, BridgedGDAClassifier])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_an_interrupt_leaves_the_estimator_as_it_was(kind, method, monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(8, 6)), [*"aabbccdd"]
+    classifier = kind(None).fit(X, y)
+    before = classifier.predict_proba(X)
+
+    def interrupted(self, sums):
+        self.classes_ = None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kind, "_set_sums", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(classifier, method)(X + 1, y)
+    assert_array_equal(classifier.predict_proba(X), before)
+
+
+def test_shots_of_extreme_length_are_not_mixed_with_earlier_ones():
+    head, (X, y), _ = clip_like(np.random.default_rng(0), 2)
+    classifier = BridgedGDAClassifier(head).fit(X, y)
+    with pytest.raises(ValueError, match=r"as large as 1e\+30.*Divide X"):
+        classifier.partial_fit(X * np.float32(1e30) / np.abs(X).max(), y)
