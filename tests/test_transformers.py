@@ -208,6 +208,21 @@ def test_cls_token_stands_in_for_a_pooler_without_weights(tmp_path, images):
     assert cosines(first, expected).min() > 0.999
 
 
+def test_model_of_timm_takes_its_own_preprocessing(tmp_path, images):
+    kinds = {"architecture": "test_vit", "num_classes": 0}
+    given = {"input_size": [3, 160, 160], "mean": [0.5] * 3, "std": [0.4] * 3}
+    config = transformers.TimmWrapperConfig.from_dict(
+        {**kinds, "pretrained_cfg": {**given, "interpolation": "bicubic"}}
+    )
+    model = transformers.TimmWrapperModel(config).eval()
+    model.save_pretrained(tmp_path)
+    found = CLIPEmbedder(tmp_path, device="cpu").transform(images)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    with torch.no_grad():
+        output = model(processor(images, return_tensors="pt")["pixel_values"])
+    np.testing.assert_allclose(found, output.pooler_output.numpy(), atol=1e-5)
+
+
 # Texts
 
 
@@ -503,6 +518,7 @@ def test_repository_out_of_reach_fails_once_and_fast(monkeypatch):
     with pytest.raises(OSError, match="HF_HUB_OFFLINE is set") as caught:
         load_clip("someone/no-clip")
     assert "bundled model='skbridge-tiny'" in str(caught.value)
+    assert "write model='hf-hub:someone/no-clip'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ class Transformers(Backend):
                 f"first is {missing[0]}. It belongs to another architecture."
             )
         model.eval().requires_grad_(False).to(device)
-        mean, std = _normalisation(spec, processor)
+        mean, std = _normalisation(processor)
         scale = getattr(model, "logit_scale", None)
         loaded = cls(
             spec=spec,
@@ -204,12 +204,19 @@ class Transformers(Backend):
     def resize(self, image):
         if self._resizes_shorter_side:
             image = central_part(image)
+        if hasattr(self.processor, "val_transforms"):  # Of a timm model.
+            for step in self.processor.val_transforms.transforms[:-2]:
+                image = step(image)
+            return np.array(image)  # Writable, as torch wants it.
         given = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
         pixels = self.processor(image, **given)["pixel_values"][0]
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
     @cached_property
     def _resizes_shorter_side(self):
+        if hasattr(self.processor, "val_transforms"):
+            steps = self.processor.val_transforms.transforms
+            return any(isinstance(getattr(step, "size", None), int) for step in steps)
         size = dict(getattr(self.processor, "size", None) or {})
         is_cropped = getattr(self.processor, "do_center_crop", False)
         return bool(is_cropped and size.get("shortest_edge"))
@@ -324,7 +331,14 @@ def _projection_path(model):
 
 def _hub_folder(spec):
     """Folder of a repository in the hub's cache, downloaded if need be."""
-    folder = os.path.dirname(fetch(spec.label, spec.name, [_CONFIG_FILE]))
+    try:
+        folder = os.path.dirname(fetch(spec.label, spec.name, [_CONFIG_FILE]))
+    except OSError as error:
+        raise OSError(
+            f"{error} There is no folder {spec.name!r}, so it was taken for a "
+            "repository of the Hugging Face hub in transformers' format; for one in "
+            f"open_clip's format write model='hf-hub:{spec.name}'."
+        ) from error
     # timm's models have their preprocessing in the configuration.
     is_timm = "model_type" not in json.loads(Path(folder, _CONFIG_FILE).read_bytes())
     if not is_timm and not _has_any(folder, _PROCESSOR_FILES):
@@ -422,8 +436,11 @@ def _read_tokenizer(spec, folder):
         ) from error
 
 
-def _normalisation(spec, processor):
+def _normalisation(processor):
     """Mean and standard deviation for pixels in [0, 1]."""
+    if hasattr(processor, "val_transforms"):
+        normalize = processor.val_transforms.transforms[-1]
+        return normalize.mean.tolist(), normalize.std.tolist()
     settings = processor.to_dict()
     # Pixels are divided by 255 here; the processor multiplies them by its own factor.
     factor = settings.get("rescale_factor", 1 / 255)
