@@ -105,33 +105,44 @@ def test_photographs_of_the_fit_may_be_gone(page, tmp_path, folder):
     assert any("thumb" not in item for item in items)
 
 
-@contextmanager
-def browser_page(**options):
-    """A page of a headless browser, and what goes wrong in it."""
+@pytest.fixture(scope="module")
+def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         pytest.skip("needs Chrome or Chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=executable, args=["--no-sandbox"]
-        )
-        opened = browser.new_context(**options).new_page()
-        troubles = []
-        opened.on("console", lambda message: troubles.append(message.text))
-        opened.on("pageerror", lambda error: troubles.append(str(error)))
-        opened.on("request", lambda request: troubles.append(request.url[:60]))
-        yield opened, troubles
+        options = {"executable_path": executable, "args": ["--no-sandbox"]}
+        browser = driver.chromium.launch(**options)
+        yield browser
         browser.close()
+
+
+@contextmanager
+def browser_page(browser, **options):
+    """A page of the browser, and what goes wrong in it."""
+    context = browser.new_context(**options)
+    opened = context.new_page()
+    troubles = []
+    opened.on("console", lambda message: troubles.append(message.text))
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened.on("request", lambda request: troubles.append(request.url[:60]))
+    yield opened, troubles
+    context.close()
 
 
 def own_requests(path, troubles):
     return [text for text in troubles if not text.startswith((path.as_uri(), "data:"))]
 
 
-def test_labels_are_filtered_corrected_and_exported(page, folder, tmp_path, capsys):
+def test_labels_are_filtered_corrected_and_exported(
+    page, browser, folder, tmp_path, capsys
+):
     path, _ = page
-    with browser_page(viewport={"width": 1280, "height": 900}) as (opened, troubles):
+    with browser_page(browser, viewport={"width": 1280, "height": 900}) as (
+        opened,
+        troubles,
+    ):
         opened.goto(path.as_uri())
         total = opened.locator("#sheet .tile").count()
         assert total == len(content_of(path)["items"]) - sum(
@@ -180,9 +191,9 @@ def test_labels_are_filtered_corrected_and_exported(page, folder, tmp_path, caps
 
 
 @pytest.mark.skipif(os.name != "posix", reason="such names are not allowed there")
-def test_names_like_html_do_nothing(page, tmp_path):
+def test_names_like_html_do_nothing(page, browser, tmp_path):
     path, _ = page
-    with browser_page() as (opened, troubles):
+    with browser_page(browser) as (opened, troubles):
         opened.goto(path.as_uri())
         opened.fill("#text", "onerror")
         tile = opened.locator("#sheet .tile").first
@@ -207,10 +218,10 @@ def test_names_like_html_do_nothing(page, tmp_path):
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_fits_its_window(page, width, theme):
+def test_the_page_fits_its_window(page, browser, width, theme):
     path, _ = page
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": theme}
-    with browser_page(**options) as (opened, troubles):
+    with browser_page(browser, **options) as (opened, troubles):
         opened.goto(path.as_uri())
         for section in ("photographs", "suspicious", "confusions", "duplicates"):
             opened.click(f"[data-section={section}]")
@@ -220,6 +231,16 @@ def test_the_page_fits_its_window(page, width, theme):
         is_dark = opened.evaluate(colour) == "rgb(16, 19, 22)"
         assert is_dark == (theme == "dark")
         assert own_requests(path, troubles) == []
+
+
+def test_relative_paths_are_found_from_other_folders(
+    page, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    write_report(page[1], ["new/copy.png"], tmp_path / "page.html")
+    assert content_of(tmp_path / "page.html")["items"][0]["path"] == str(
+        folder / "new" / "copy.png"
+    )
 
 
 def test_the_command_writes_the_page(page, folder, tmp_path, capsys):

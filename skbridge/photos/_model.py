@@ -47,7 +47,7 @@ class PhotoModel:
     classifier : BridgedGDAClassifier or SeMoBridgeClassifier
         Fitted.
     paths : list of str
-        Photographs of the fit.
+        Absolute paths of the photographs of the fit.
     labels : list of (str or None)
         Their labels; None for one without.
     embeddings : ndarray of shape (n_photos, n_features)
@@ -316,7 +316,8 @@ def fit_photos(pipeline, paths, labels) -> PhotoModel:
     return PhotoModel(
         embedder=embedder,
         classifier=classifier,
-        paths=[str(paths[row]) for row in rows],
+        # Absolute, so that a report finds them from any folder.
+        paths=[os.path.abspath(paths[row]) for row in rows],
         labels=labels,
         embeddings=embeddings,
         fingerprint=_fingerprint(embedder),

@@ -83,7 +83,8 @@ def write_report(model, paths, output, *, n_next=20):
     ...     Path(folder, "page.html").read_text()[:15]
     '<!DOCTYPE html>'
     """
-    predicted = model.predict(paths)
+    # Corrections that are exported from the page are read in any folder.
+    predicted = model.predict([os.path.abspath(path) for path in paths])
     page = _Page(model, predicted)
     content = page.content(n_next)
     with written_atomically(output) as stream:
