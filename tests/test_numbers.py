@@ -4,8 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier, TextHead
@@ -73,29 +71,6 @@ def test_exponential_blends_agree_with_themselves(sharpness, smoothness):
     check_agreement(classifier, queries)
     if sharpness and not smoothness:
         assert classifier.score(queries, targets) > 0.8
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    lambdas=st.tuples(*[st.floats(0, 10)] * 3).filter(any),
-    sharpness=st.tuples(*[st.floats(0, 100)] * 3),
-    smoothness=st.floats(0, 4),
-    temperature=st.one_of(st.none(), st.floats(1e-3, 1e4)),
-    blending=st.sampled_from(["linear", "exponential"]),
-)
-def test_labels_and_probabilities_agree_for_every_blend(
-    seed, lambdas, sharpness, smoothness, temperature, blending
-):
-    head, (X, y), (queries, _) = clip_like(np.random.default_rng(seed), 2)
-    options = dict(zip(("lambda_1", "lambda_2", "lambda_3"), lambdas, strict=True))
-    if blending == "exponential":
-        options |= dict(zip(("alpha", "beta", "gamma"), sharpness, strict=True))
-        options["smoothness"] = smoothness
-    classifier = SeMoBridgeClassifier(
-        head, bridge="identity", blending=blending, temperature=temperature, **options
-    )
-    check_agreement(classifier.fit(X, y), queries)
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "smoothness"])

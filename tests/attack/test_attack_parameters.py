@@ -1,0 +1,144 @@
+"""Random parameters and data: labels, probabilities and copies agree."""
+
+import pickle
+import warnings
+
+import numpy as np
+from sklearn.base import clone
+
+from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier, TextHead
+from skbridge.baselines import (
+    APEClassifier,
+    GDAClassifier,
+    LPPlusPlusClassifier,
+    ProKeRClassifier,
+    TipAdapterClassifier,
+)
+
+
+def clip_like(rng):
+    """Texts, shots and queries whose cosines are about CLIP's: 0.15 to 0.35."""
+    n_classes, width = rng.integers(2, 12), int(rng.choice([16, 64, 128]))
+    texts = rng.normal(size=(n_classes, width))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    gap = rng.normal(size=width)
+    gap /= np.linalg.norm(gap)
+    noise = rng.uniform(0.01, 0.1)
+
+    def images(counts):
+        y = np.repeat(np.arange(n_classes), counts)
+        X = 0.3 * texts[y] + 0.9 * gap + noise * rng.normal(size=(len(y), width))
+        scale = 10 ** rng.uniform(-3, 3)
+        return (scale * X).astype(rng.choice([np.float32, np.float64])), y
+
+    counts = rng.integers(1, 5, size=n_classes)
+    projection = {}
+    if rng.random() < 0.5:
+        projection = {"projection": rng.normal(size=(width, width)) / np.sqrt(width)}
+        eos = texts @ np.linalg.pinv(projection["projection"])
+        head = TextHead.from_arrays(range(n_classes), eos=eos, **projection)
+    else:
+        bank = rng.normal(size=(100, width)) if rng.random() < 0.5 else None
+        head = TextHead.from_features(range(n_classes), texts, text_bank=bank)
+    return (None if rng.random() < 0.2 else head), images(counts), images(5)[0]
+
+
+def some(rng, **choices):
+    """Some of the parameters, each with one of its values or a number of its range."""
+    chosen = {}
+    for name, values in choices.items():
+        if rng.random() < 0.5:
+            if isinstance(values, tuple):
+                chosen[name] = float(rng.uniform(*values))
+            else:
+                chosen[name] = values[rng.integers(len(values))]
+    return chosen
+
+
+def random_classifier(rng, head):
+    """One of the classifiers with random parameters that its docstring allows."""
+    bridge = ["auto", "identity"]
+    kind = rng.integers(7)
+    if kind == 0:
+        params = some(
+            rng,
+            bridge=bridge,
+            shrinkage=(1e-3, 10),
+            lambda_3=(0, 10),
+            temperature=(1e-3, 1e3),
+        )
+        if head is not None:
+            params |= some(rng, lambda_1=(0, 10))
+        return BridgedGDAClassifier(head, **params)
+    if kind == 1:
+        params = some(
+            rng,
+            bridge=bridge,
+            lambda_2=(0, 10),
+            lambda_3=(0, 10),
+            temperature=(1e-3, 1e3),
+        )
+        if rng.random() < 0.7:
+            params |= {"blending": "exponential"}
+            params |= some(rng, beta=(0, 100), gamma=(0, 100))
+            if head is not None:
+                params |= some(rng, alpha=(0, 100), smoothness=(0, 4))
+        return SeMoBridgeClassifier(head, **params)
+    rivals = [
+        TipAdapterClassifier,
+        APEClassifier,
+        GDAClassifier,
+        ProKeRClassifier,
+        LPPlusPlusClassifier,
+    ]
+    return rivals[kind - 2](head)
+
+
+def disagreement(classifier, X, y, queries):
+    """Name what is wrong, or None."""
+    fitted = classifier.fit(X, y)
+    labels = fitted.predict(queries)
+    scores = fitted.decision_function(queries)
+    if scores.ndim == 1:
+        scores = np.stack([-scores, scores], axis=1)
+    proba = fitted.predict_proba(queries)
+    if not np.isfinite(proba).all() or not np.isfinite(scores).all():
+        return "not finite"
+    if np.abs(proba.sum(axis=1) - 1).max() > 1e-4:
+        return "rows do not sum to one"
+    ties = np.ptp(scores, axis=1) == 0
+    if (fitted.classes_[proba.argmax(axis=1)] != labels)[~ties].any():
+        return "labels and probabilities"
+    if (fitted.classes_[scores.argmax(axis=1)] != labels)[~ties].any():
+        return "labels and scores"
+    if (pickle.loads(pickle.dumps(fitted)).predict_proba(queries) != proba).any():
+        return "the pickle"
+    if (clone(fitted).fit(X, y).predict_proba(queries) != proba).any():
+        return "the clone"
+    return None
+
+
+def test_random_parameters_give_answers_that_agree(times, rng, report):
+    n_tried, refused, wrong = times(150, 5000), 0, []
+    for _ in range(n_tried):
+        head, (X, y), queries = clip_like(rng)
+        classifier = random_classifier(rng, head)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = disagreement(classifier, X, y, queries)
+            except ValueError as error:
+                # A setting without effect, or without weights, is refused by name.
+                by_name = "has no effect", "must be positive"
+                found = None if any(name in str(error) for name in by_name) else error
+                refused += 1
+        if found:
+            wrong.append((found, classifier))
+    report(
+        "random parameters of the classifiers",
+        n_tried,
+        refused=refused,
+        wrong=len(wrong),
+    )
+    assert not wrong
+    assert refused < n_tried / 2
