@@ -164,14 +164,16 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
 
     - paths of regular files (str, bytes or path-like; ``~`` is the home folder), bytes
       and binary files of the common raster formats that PIL reads, open or not (of
-      fsspec, or a `zipfile.Path`); of several frames the first is taken; HEIC with the
+      fsspec, or a `zipfile.Path`); of several frames the first is taken (of an
+      animation, the first that is not of one colour); HEIC with the
       package pillow-heif, URLs with the package fsspec;
     - records and Arrow scalars with "bytes" and "path", as Hugging Face has them;
     - PIL images; one that was opened and not yet loaded keeps its pixels in memory
       once it was embedded, so prefer paths for many files;
     - arrays of shape (height, width) or (height, width, channels) with 1 to 4
       channels, of bool, uint8, uint16 (divided by 257) or floating point in [0, 1]
-      (rounded to 8 bits);
+      (rounded to 8 bits); integers of 0 and 1 are taken for a mask, uint16 up to 255
+      for 8 bits and up to 4095 for 12 bits, with a warning;
     - torch tensors of shape (height, width) or (channels, height, width), alike.
 
     An image takes at most 400 MB of memory. A JPEG of more than about 58 megapixels
@@ -314,7 +316,8 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If images cannot be read under `on_error="nan"`.
+            If images cannot be read under `on_error="nan"`, or the values of images
+            do not use the range of their type.
         """
         self._validate_params()
         images = check_images(X)

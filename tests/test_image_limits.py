@@ -170,7 +170,7 @@ def test_huge_file_is_one_bad_image_that_is_not_read(tmp_path, cached):
 
 
 def test_memory_error_is_an_error_of_the_call(monkeypatch):
-    def no_memory(image, least_side):
+    def no_memory(*args):
         raise MemoryError
 
     monkeypatch.setattr(batches, "to_rgb", no_memory)

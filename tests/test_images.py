@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -383,6 +383,7 @@ def test_one_pixel_suffices(size):
     )
 )
 def test_every_form_of_the_same_pixels_is_the_same_image(pixels):
+    assume(pixels.max() != 1)  # Integers of 0 and 1 are taken for a mask.
     expected = decoded(pixels)
     np.testing.assert_array_equal(decoded(pixels / 255), expected)
     np.testing.assert_array_equal(decoded(pixels.astype(np.uint16) * 257), expected)
@@ -849,3 +850,86 @@ list(read_in_batches(images, lambda image: 0, batch_size=2, verbose=1))
 assert "tqdm.auto" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# Images as a person sees them
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected", "assumed"),
+    [
+        (np.array([[0, 128, 255]], np.uint16), [0, 128, 255], "8 bits"),
+        (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255], "12 bits"),
+        (np.array([[0, 1, 1]], np.uint8), [0, 255, 255], "a mask"),
+        (np.array([[0, 1, 1]], np.uint16), [0, 255, 255], "a mask"),
+        (np.array([[0, 257, 65535]], np.uint16), [0, 1, 255], None),
+        (np.array([[0, 2, 2]], np.uint8), [0, 2, 2], None),
+        (np.zeros((1, 3), np.uint16), [0, 0, 0], None),
+    ],
+)
+def test_range_is_judged_from_the_values_and_told(pixels, expected, assumed):
+    forms = [pixels, encoded(Image.fromarray(pixels), "PNG"), Image.fromarray(pixels)]
+    for form in forms:
+        told = []
+        np.testing.assert_array_equal(
+            np.asarray(to_rgb(form, tell=told.append))[0, :, 0], expected
+        )
+        assert len(told) == (assumed is not None)
+        assert all(assumed in message for message in told)
+
+
+def test_assumed_ranges_are_warned_of_once_in_the_calling_thread():
+    images = [np.full((2, 2), 200, np.uint16)] * 5 + [PIXELS]
+    with pytest.warns(UserWarning, match="5 of 6 images .* taken for 8 bits") as told:
+        (_, results), *_ = read_in_batches(
+            images, lambda image: image.getpixel((0, 0)), batch_size=6, num_workers=2
+        )
+    assert len(told) == 1
+    assert results[:5] == [(200, 200, 200)] * 5
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+def test_animation_that_begins_empty_is_its_first_picture(format):
+    blank = Image.new("RGB", (9, 6), "white")
+    options = {"lossless": True} if format == "WEBP" else {}
+    for mode in ("RGB", "RGBA"):
+        frames = [blank, Image.fromarray(PIXELS), Image.new("RGB", (9, 6), "red")]
+        frames = [frame.convert(mode) for frame in frames]
+        if mode == "RGBA":
+            frames[0].putalpha(0)
+        content = encoded(
+            frames[0], format, save_all=True, append_images=frames[1:], **options
+        )
+        assert np.ptp(decoded(content)) > 100
+        alone = encoded(frames[0], format, save_all=True, append_images=[blank])
+        np.testing.assert_array_equal(decoded(alone), 255)
+
+
+def test_image_that_the_caller_has_turned_is_not_turned_again():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769).update({0xA002: 9, 0xA003: 6})
+    content = encoded(Image.fromarray(PIXELS), "PNG", exif=exif.tobytes())
+    upright = np.rot90(PIXELS, -1)
+    np.testing.assert_array_equal(decoded(content), upright)
+    opened = Image.open(io.BytesIO(content))
+    opened.load()
+    np.testing.assert_array_equal(decoded(opened.convert("RGB")), upright)
+    turned = opened.transpose(Image.Transpose.ROTATE_270)
+    assert turned.getexif()[0x0112] == 6
+    np.testing.assert_array_equal(decoded(turned), upright)
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "run git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "download the image itself"),
+        (b'<?xml version="1.0"?><svg xmlns="x">', "SVG drawing: convert"),
+        (b"%PDF-1.7", "PDF document: convert"),
+        (b"\0\0\0\x20ftypisom" + bytes(20), "it is a video"),
+    ],
+)
+def test_file_taken_for_an_image_is_an_error_with_its_remedy(content, remedy):
+    with pytest.raises(UnidentifiedImageError, match=remedy):
+        to_rgb(content)

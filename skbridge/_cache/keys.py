@@ -10,7 +10,7 @@ from skbridge._images.decode import to_rgb
 from skbridge._images.limits import is_too_large
 
 # To be raised when the library decodes the same file to other pixels.
-_READER = 1
+_READER = 2
 _STREAMED_AT_ONCE = 2**20
 
 _blake2b = partial(hashlib.blake2b, digest_size=20)

@@ -1,7 +1,8 @@
 """Images decoded ahead of their use, in threads and in bounded memory."""
 
 import os
-from collections import deque
+import warnings
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import lru_cache, partial
@@ -93,6 +94,11 @@ def read_in_batches(
         `Unreadable`. At no time are there more than `batch_size` images that were
         fetched and are not yet decoded.
 
+    Warns
+    -----
+    UserWarning
+        In the end, if the values of images do not use the range of their type.
+
     Examples
     --------
     >>> import numpy as np
@@ -108,7 +114,10 @@ def read_in_batches(
     n_threads = num_workers
     if num_workers is None:
         n_threads = min(joblib.cpu_count(), _MAX_DECODERS)
-    attempt = partial(_attempt, finish=finish, least_side=least_side)
+    assumed = []  # Appended to in threads, and told of in this one.
+    attempt = partial(
+        _attempt, finish=finish, least_side=least_side, tell=assumed.append
+    )
     items = ([images[position]] for position in range(len(images)))
     run = map
     if n_threads > 0:
@@ -121,6 +130,13 @@ def read_in_batches(
             yield start, list(islice(results, batch_size))
             if bar is not None:
                 bar.update(min(batch_size, len(images) - start))
+    for what, n_images in Counter(assumed).items():
+        warnings.warn(
+            f"{n_images} of {len(images)} images do not use the range of their type: "
+            f"{what}. Scale them to 0 to 255 in uint8 if this is wrong.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _progress_bar(n_images):
@@ -161,12 +177,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_decoders.cache_clear)
 
 
-def _attempt(item, finish, least_side):
+def _attempt(item, finish, least_side, tell):
     """Return `finish` of the decoded image, or what kept it from being read."""
     # Taken out of its list, the image lives no longer than this call.
     image = item.pop()
     try:
-        return finish(to_rgb(image, least_side))
+        return finish(to_rgb(image, least_side, tell))
     except MemoryError as error:
         if not has_budget():
             raise  # Of the call: any image may be the one that meets the end of memory.

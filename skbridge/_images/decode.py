@@ -1,6 +1,7 @@
 """Whatever users call an image, decoded to upright 8-bit RGB."""
 
 import threading
+from functools import partial
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -20,12 +21,20 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Those that exchange width and height.
+_QUARTER_TURNS = (5, 6, 7, 8)
+# Relative difference of two aspect ratios that rounding a size leaves.
+_SAME_SHAPE = 0.02
+# Formats of animations, and how many frames are searched for one with a picture.
+_ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
+_FRAMES = 10
+
 # PIL reads the pixels of an opened file at first use, which two threads that hold the
 # same image object must not do at once.
 _FIRST_USE = threading.Lock()
 
 
-def to_rgb(image, least_side=None):
+def to_rgb(image, least_side=None, tell=None):
     """Decode one image to RGB, as a person sees it.
 
     Parameters
@@ -34,18 +43,23 @@ def to_rgb(image, least_side=None):
         - the path of a regular file (``~`` is the home folder), the bytes or a binary
           file, open or not, of a common raster format, such as JPEG, PNG, WEBP, GIF,
           BMP, TIFF, AVIF or, with the package pillow-heif, HEIF (of several frames,
-          the first); a URL, with the package fsspec;
+          the first
+          that is not of one colour); a URL, with the package fsspec;
         - a record of Hugging Face datasets or Arrow with "bytes" and "path";
         - a PIL image of any mode that PIL converts to RGB;
         - an array of shape (height, width) or (height, width, channels) with 1 (grey),
           2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels; bool, uint8, uint16 (divided
-          by 257) or floating point in [0, 1] (rounded to 8 bits);
+          by 257, unless their values are of 8 or 12 bits) or floating point in [0, 1]
+          (rounded to 8 bits);
         - a torch tensor of shape (height, width) or (channels, height, width), of the
           same types.
     least_side : int or None, default=None
         JPEG files are decoded at a half, a quarter or an eighth of their size, which
         is quicker, as long as both sides keep this many pixels. None decodes them at
         full size.
+    tell : callable or None, default=None
+        Called with what was assumed, a str, where the values of an image do not use
+        the range of their type: 8 or 12 bits in 16, or a mask of 0 and 1.
 
     Returns
     -------
@@ -70,37 +84,63 @@ def to_rgb(image, least_side=None):
     image = source_of(image)
     if callable(image):
         with image() as stream:
-            return to_rgb(stream, least_side)
+            return to_rgb(stream, least_side, tell)
     if isinstance(image, str) or hasattr(image, "read"):
         with open_image(image) as opened:
             if least_side is not None and opened.format in ("JPEG", "MPO"):
                 opened.draft(None, (least_side, least_side))
             limit_decoding(opened)
-            return _pil_to_rgb(opened)
+            return _first_picture(opened, tell)
     if isinstance(image, Image.Image):
         with _FIRST_USE:
             image.load()
-        return _pil_to_rgb(image)
-    if hasattr(image, "detach"):
-        return _pil_to_rgb(_array_to_pil(_channels_last(image)))
-    return _pil_to_rgb(_array_to_pil(np.asarray(image)))
+        return _pil_to_rgb(image, tell)
+    array = _channels_last(image) if hasattr(image, "detach") else np.asarray(image)
+    return _pil_to_rgb(_array_to_pil(array, _most(array, tell)))
 
 
-def _pil_to_rgb(image):
+def _first_picture(opened, tell):
+    """Return the first frame of a file that is not of one colour, else the first."""
+    first = _pil_to_rgb(opened, tell)
+    if opened.format not in _ANIMATED or not _is_blank(first):
+        return first
+    first = first.copy()  # It may be the opened image, which goes on to other frames.
+    for frame in range(1, _FRAMES if opened.is_animated else 1):
+        try:
+            opened.seek(frame)
+        except EOFError:
+            break
+        later = _pil_to_rgb(opened, tell)
+        if not _is_blank(later):
+            return later
+    return first
+
+
+def _is_blank(image):
+    return all(low == high for low, high in image.getextrema())
+
+
+def _pil_to_rgb(image, tell=None):
     """Return a PIL image of any mode as upright RGB over white."""
     image.load()  # PIL itself turns some formats while loading; ask for EXIF after it.
     turn = _upright_turn(image)
+    most = None
+    if image.mode == "L" or image.mode.startswith("I"):
+        most = _most(np.asarray(image), tell)
     if image.mode != "RGB" or image.has_transparency_data or turn is not None:
-        image = convert_in_bands(image, _over_white, 1 if turn is None else 2)
+        to_rgb = partial(_over_white, most=most)
+        image = convert_in_bands(image, to_rgb, 1 if turn is None else 2)
     return image if turn is None else image.transpose(turn)
 
 
-def _over_white(image):
+def _over_white(image, most=None):
     """Convert a loaded image of any mode to RGB over white, each pixel by itself."""
     if image.mode.startswith("I;16"):
-        image = _array_to_pil(np.asarray(image))
+        image = _array_to_pil(np.asarray(image), most)
     elif image.mode == "I":
-        image = _array_to_pil(_wide_grey(np.asarray(image)))
+        image = _array_to_pil(_wide_grey(np.asarray(image)), most)
+    elif image.mode == "L" and most == 1:
+        image = image.point([0, 255] + [255] * 254)
     elif image.mode == "F":
         image = _array_to_pil(np.asarray(image))
     if image.has_transparency_data:
@@ -113,9 +153,59 @@ def _over_white(image):
 def _upright_turn(image):
     """Return what undoes the orientation in the EXIF or XMP of an image, or None."""
     try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        exif = image.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation)
+        if orientation in _QUARTER_TURNS and _is_turned(image, exif):
+            return None
+        return _UPRIGHT.get(orientation)
     except Exception:  # Damaged notes on a picture raise anything, and are no damage.
         return None
+
+
+def _is_turned(image, exif):
+    """Whether somebody has turned an image by a quarter, and left its EXIF as it was.
+
+    Then its sides are those in the EXIF, exchanged.
+    """
+    taken = exif.get_ifd(ExifTags.IFD.Exif)
+    width = taken.get(ExifTags.Base.ExifImageWidth)
+    height = taken.get(ExifTags.Base.ExifImageHeight)
+    if not width or not height or width == height:
+        return False
+    return abs(image.width * width / (image.height * height) - 1) < _SAME_SHAPE
+
+
+def _most(array, tell):
+    """Judge from the values of an image which one is white, where it is unusual.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of any type.
+    tell : callable or None
+        Called with what was assumed.
+
+    Returns
+    -------
+    int or None
+        None for the largest value of the type.
+    """
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return None
+    highest = int(array.max())
+    if highest == 1:
+        most, assumed = 1, "values of at most 1 were taken for a mask of 0 and 1"
+    elif array.dtype.itemsize == 1 or highest == 0 or highest > 4095:
+        return None
+    elif highest <= 255:
+        most, assumed = 255, "values of at most 255 in 16 bits were taken for 8 bits"
+    elif not (array % 257).any():
+        return None  # 8 bits, scaled to 16.
+    else:
+        most, assumed = 4095, "values of at most 4095 in 16 bits were taken for 12 bits"
+    if tell is not None:
+        tell(assumed)
+    return most
 
 
 def _wide_grey(array):
@@ -128,7 +218,7 @@ def _wide_grey(array):
     return array.astype(np.uint16)
 
 
-def _array_to_pil(array):
+def _array_to_pil(array, most=None):
     """Return an array of pixels, channels last, as an 8-bit PIL image."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -140,17 +230,18 @@ def _array_to_pil(array):
             f"with 1 to 4 channels and at least one pixel, got {array.shape}"
             + ("; move the channels to the end: np.moveaxis(a, 0, -1)" if first else "")
         )
-    return Image.fromarray(_to_uint8(array))
+    return Image.fromarray(_to_uint8(array, most))
 
 
-def _to_uint8(array):
+def _to_uint8(array, most=None):
     """Scale pixels of any type whose range is known to 8 bits."""
     if array.dtype == np.uint8:
-        return array
+        return array * np.uint8(255) if most == 1 else array
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        return np.rint(array / np.float32(257)).astype(np.uint8)
+        white = 65535 if most is None else most
+        return np.rint(array / np.float32(white / 255)).astype(np.uint8)
     if array.dtype.kind == "f":
         # What rounding errors have carried out of [0, 1] rounds to 0 or 255.
         pixels = np.rint(array * np.float32(255))

@@ -32,6 +32,8 @@ _PLUGINS = {
     ),
 }
 
+_VIDEOS = (b"isom", b"iso2", b"mp41", b"mp42", b"qt  ", b"m4v ", b"avc1")
+
 _SPECIAL_FILES = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -119,15 +121,20 @@ def _readable():
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _plugin_format(file):
-    """Name of the format of a file, if it is one that PIL lacks."""
+def _head(file, n_bytes):
+    """First bytes of a path or file."""
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as stream:
-            head = stream.read(12)
-    else:
-        file.seek(0)
-        head = file.read(12)
-        file.seek(0)
+            return stream.read(n_bytes)
+    file.seek(0)
+    head = file.read(n_bytes)
+    file.seek(0)
+    return head
+
+
+def _plugin_format(file):
+    """Name of the format of a file, if it is one that PIL lacks."""
+    head = _head(file, 12)
     if head[4:8] != b"ftyp":
         return None
     for format, (_, brands, _) in _PLUGINS.items():
@@ -148,6 +155,22 @@ def _load_plugin(format):
     return format in Image.OPEN
 
 
+def _mistaken(file):
+    """Say what a file is that people take for an image, and the way out; or None."""
+    head = _head(file, 512).lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS: run git lfs pull"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page: download the image itself"
+    if b"<svg" in head:
+        return "it is an SVG drawing: convert it to PNG"
+    if head.startswith(b"%pdf"):
+        return "it is a PDF document: convert its pages to PNG"
+    if head[4:8] == b"ftyp" and head[8:12] in _VIDEOS:
+        return "it is a video: take frames of it"
+    return None
+
+
 def _why_not(file, format):
     if format is not None:
         package = _PLUGINS[format][2][0]
@@ -155,6 +178,9 @@ def _why_not(file, format):
             f"{format} images are read with the package {package}, which is not "
             f"installed: pip install {package}"
         )
+    mistaken = _mistaken(file)
+    if mistaken is not None:
+        return f"cannot identify image file {brief(file)}: {mistaken}"
     return (
         f"cannot identify image file {brief(file)}: it is damaged, or of none of "
         f"the formats that are read ({', '.join(_readable())}); convert it to one of "
