@@ -39,6 +39,10 @@ def write_bad_photos(folder):
     (folder / "zeros.gif").write_bytes(bytes(4096))
     (folder / "flipped.png").write_bytes(content[:40] + b"\xff" * 40 + content[80:])
     (folder / "script.bmp").write_text("#!/bin/sh\nexit 1\n")
-    os.mkfifo(folder / "pipe.jpg")
-    (folder / "gone.webp").symlink_to(folder / "nowhere.webp")
+    if os.name == "posix":
+        os.mkfifo(folder / "pipe.jpg")
+        (folder / "gone.webp").symlink_to(folder / "nowhere.webp")
+    else:
+        (folder / "pipe.jpg").write_bytes(b"\xff\xd8\xff")
+        (folder / "gone.webp").write_bytes(b"RIFF")
     return folder

@@ -209,6 +209,7 @@ def test_errors_of_predict(work, capsys):
     assert exit.value.code == 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="such names are not allowed there")
 def test_control_characters_of_file_names_are_shown(work, capsys):
     odd = work / "new" / "a\n\x1b[2Jb.png"
     shutil.copy(work / "new" / "ant" / "emojione.png", odd)
@@ -235,3 +236,12 @@ def test_the_command_runs_as_a_process(work):
     process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1
+
+
+def test_errors_of_torch_are_one_line_too(work, capsys, monkeypatch):
+    def fail(self, images):
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+    monkeypatch.setattr("skbridge._embedder.CLIPEmbedder.transform", fail)
+    err = failure(capsys, "predict", "model.skb", "new")
+    assert "out of memory. Tried" in err

@@ -19,6 +19,8 @@ examples:
 """
 # What the shell reports for a process that Ctrl-C ended.
 _INTERRUPTED = 130
+# torch raises RuntimeError where a device has too little memory.
+_EXPECTED = (ValueError, LookupError, OSError, ImportError, MemoryError, RuntimeError)
 
 
 def main(argv=None):
@@ -59,7 +61,7 @@ def main(argv=None):
         # Whoever read the output, such as head, has enough of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError, MemoryError) as error:
+    except _EXPECTED as error:
         _tell(f"error: {_one_line(error)}")
         return 1
     return 0
