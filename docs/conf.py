@@ -111,9 +111,23 @@ def split_parameters(app, what, name, obj, options, lines):
             return
 
 
+def order_parameters(app, what, name, obj, options, lines):
+    """Move the further parameters before the attributes, where numpydoc puts them."""
+    if ":Other Parameters:" not in lines or ":Attributes:" not in lines:
+        return
+    start = lines.index(":Other Parameters:")
+    after = range(start + 1, len(lines))
+    end = next((i for i in after if lines[i][:1] not in ("", " ")), len(lines))
+    block = lines[start:end]
+    del lines[start:end]
+    at = lines.index(":Attributes:")
+    lines[at:at] = block
+
+
 def setup(app):
     """Connect what is not an option."""
     # After the gallery is built, and before numpydoc reads docstrings.
     app.connect("builder-inited", crop_thumbnails, priority=900)
     app.connect("autodoc-process-docstring", split_parameters, priority=400)
+    app.connect("autodoc-process-docstring", order_parameters, priority=600)
     app.connect("autodoc-skip-member", skip_metadata_routing)
