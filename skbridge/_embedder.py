@@ -137,6 +137,10 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         with a list of them. To leave such images out, filter `X` and `y` with
         :meth:`valid_images` first.
 
+    max_image_mb : int, default=400
+        Memory that one image may take while it is decoded, in MB (10**6 bytes), at
+        least 100. Each thread that decodes has one image. See the Notes.
+
     cache_dir : str, path-like or None, default=None
         Folder in which embeddings are kept, one an image, so that no image is
         embedded twice. "auto" is the folder that the environment variable
@@ -176,7 +180,8 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
       for 8 bits and up to 4095 for 12 bits, with a warning;
     - torch tensors of shape (height, width) or (channels, height, width), alike.
 
-    An image takes at most 400 MB of memory. A JPEG of more than about 58 megapixels
+    An image takes at most `max_image_mb` of memory; these are the figures for 400 MB.
+    A JPEG of more than about 58 megapixels
     is decoded at reduced size, other large files are averaged over blocks of pixels
     once decoded, and what would take more (88 megapixels in colour, in most formats),
     files of more than 384 MiB and JPEG files of more than 100 scans cannot be read.
@@ -230,6 +235,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         "num_workers": [Interval(Integral, 0, None, closed="left"), None],
         "fast_jpeg": ["boolean"],
         "on_error": [StrOptions({"raise", "nan"})],
+        "max_image_mb": [Interval(Integral, 100, None, closed="left")],
         "cache_dir": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
@@ -245,6 +251,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         num_workers=None,
         fast_jpeg=False,
         on_error="raise",
+        max_image_mb=400,
         cache_dir=None,
         verbose=0,
     ):
@@ -256,6 +263,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         self.num_workers = num_workers
         self.fast_jpeg = fast_jpeg
         self.on_error = on_error
+        self.max_image_mb = max_image_mb
         self.cache_dir = cache_dir
         self.verbose = verbose
 
@@ -328,7 +336,12 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
             space = (
                 None
                 if cache is None
-                else image_space(known, self._precision(), self.fast_jpeg)
+                else image_space(
+                    known,
+                    self._precision(),
+                    self.fast_jpeg,
+                    self.max_image_mb * 10**6,
+                )
             )
             plan = ImagePlan(images, embeddings, cache, space)
             unreadable = self._embed(plan, embeddings, load) if len(plan) else {}
@@ -566,6 +579,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
             finish,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
+            budget=self.max_image_mb * 10**6,
             verbose=self.verbose,
             **options,
         )

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
 
 from skbridge import CLIPEmbedder
 from skbridge._clip.load import load_clip
@@ -175,11 +176,11 @@ def test_memory_error_is_an_error_of_the_call(monkeypatch):
 
     monkeypatch.setattr(batches, "to_rgb", no_memory)
     embedder = CLIPEmbedder("skbridge-tiny", device="cpu", on_error="nan")
-    monkeypatch.setattr(batches, "has_budget", lambda: False)
+    monkeypatch.setattr(batches, "has_budget", lambda budget: False)
     with pytest.raises(MemoryError):
         embedder.valid_images([np.zeros((8, 8))])
     # Where there is memory, it is the file that asks for too much.
-    monkeypatch.setattr(batches, "has_budget", lambda: True)
+    monkeypatch.setattr(batches, "has_budget", lambda budget: True)
     assert not embedder.valid_images([np.zeros((8, 8))]).any()
 
 
@@ -196,3 +197,23 @@ def test_memory_is_missing_where_the_process_has_none():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == ["True", "False"]
+
+
+def test_limit_of_an_image_is_a_parameter(monkeypatch, tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 310)).save(buffer, "PNG")
+    images = [buffer]
+    for name in ("_MOST_DECODED", "_MOST_CONVERTED"):
+        monkeypatch.setattr(limits, name, getattr(limits, name) // 1000)
+    small = CLIPEmbedder("skbridge-tiny", device="cpu", cache_dir=tmp_path)
+    large = clone(small).set_params(max_image_mb=500)
+    assert not small.valid_images(images).any()
+    assert large.valid_images(images).all()
+    with pytest.raises(ValueError, match="or raise max_image_mb"):
+        small.transform(images)
+    assert np.isfinite(large.transform(images)).all()
+    # What is cached with one limit is not taken for what another one gives.
+    with pytest.raises(ValueError, match="or raise max_image_mb"):
+        small.transform(images)
+    with pytest.raises(ValueError, match="'max_image_mb' parameter of CLIPEmbedder"):
+        large.set_params(max_image_mb=99).transform(images)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from skbridge._files import file_stamp
 from skbridge._images.decode import to_rgb
-from skbridge._images.limits import is_too_large
+from skbridge._images.limits import BUDGET, is_too_large
 
 # To be raised when the library decodes the same file to other pixels.
 _READER = 2
@@ -31,7 +31,7 @@ class Space(NamedTuple):
     label: str
 
 
-def image_space(known, precision, fast_jpeg=False):
+def image_space(known, precision, fast_jpeg=False, budget=BUDGET):
     """Space of the image embeddings of a model in one precision.
 
     Parameters
@@ -40,6 +40,8 @@ def image_space(known, precision, fast_jpeg=False):
     precision : {"fp32", "bf16", "fp16"}
     fast_jpeg : bool, default=False
         Whether JPEG files are decoded at reduced size.
+    budget : int, default=400_000_000
+        Bytes of memory for an image, beyond which it is reduced.
 
     Returns
     -------
@@ -50,6 +52,8 @@ def image_space(known, precision, fast_jpeg=False):
     if fast_jpeg:
         content.append("fast_jpeg")
         label += ", fast_jpeg"
+    if budget != BUDGET:
+        content.append(f"budget {budget}")
     return _space(content, label)
 
 

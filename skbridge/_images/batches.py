@@ -13,7 +13,7 @@ import joblib
 
 from skbridge._images.accept import NotAnImageError, describe_image
 from skbridge._images.decode import to_rgb
-from skbridge._images.limits import has_budget
+from skbridge._images.limits import BUDGET, has_budget
 
 # Images decoded in a turn of a caller that needs all cores, or a batch where that is
 # more. Turns are long because torch's threads, when they are through with a batch, keep
@@ -60,6 +60,7 @@ def read_in_batches(
     num_workers=None,
     overlap=True,
     least_side=None,
+    budget=BUDGET,
     verbose=0,
 ):
     """Decode images ahead of their use, in memory that does not grow with their number.
@@ -80,7 +81,7 @@ def read_in_batches(
         Decode the next batch while the caller works on this one. False leaves the
         cores to the caller in the meantime: 256 images, or a batch where that is more,
         are decoded before it gets the first of them.
-    least_side : int or None, default=None
+    least_side, budget
         As for `to_rgb`.
     verbose : int, default=0
         Above 0, a progress bar is written to stderr.
@@ -116,7 +117,11 @@ def read_in_batches(
         n_threads = min(joblib.cpu_count(), _MAX_DECODERS)
     assumed = []  # Appended to in threads, and told of in this one.
     attempt = partial(
-        _attempt, finish=finish, least_side=least_side, tell=assumed.append
+        _attempt,
+        finish=finish,
+        least_side=least_side,
+        tell=assumed.append,
+        budget=budget,
     )
     items = ([images[position]] for position in range(len(images)))
     run = map
@@ -177,14 +182,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_decoders.cache_clear)
 
 
-def _attempt(item, finish, least_side, tell):
+def _attempt(item, finish, least_side, tell, budget):
     """Return `finish` of the decoded image, or what kept it from being read."""
     # Taken out of its list, the image lives no longer than this call.
     image = item.pop()
     try:
-        return finish(to_rgb(image, least_side, tell))
+        return finish(to_rgb(image, least_side, tell, budget))
     except MemoryError as error:
-        if not has_budget():
+        if not has_budget(budget):
             raise  # Of the call: any image may be the one that meets the end of memory.
         return Unreadable(describe_image(image), error)
     except Exception as error:  # Broken files make decoders raise almost anything.

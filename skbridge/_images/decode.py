@@ -8,7 +8,7 @@ from PIL import ExifTags, Image
 
 from skbridge._images.accept import source_of
 from skbridge._images.formats import open_image
-from skbridge._images.limits import convert_in_bands, limit_decoding
+from skbridge._images.limits import BUDGET, convert_in_bands, limit_decoding
 
 # What undoes each EXIF orientation; 1, and anything unknown, is upright already.
 _UPRIGHT = {
@@ -34,7 +34,7 @@ _FRAMES = 10
 _FIRST_USE = threading.Lock()
 
 
-def to_rgb(image, least_side=None, tell=None):
+def to_rgb(image, least_side=None, tell=None, budget=BUDGET):
     """Decode one image to RGB, as a person sees it.
 
     Parameters
@@ -60,6 +60,9 @@ def to_rgb(image, least_side=None, tell=None):
     tell : callable or None, default=None
         Called with what was assumed, a str, where the values of an image do not use
         the range of their type: 8 or 12 bits in 16, or a mask of 0 and 1.
+    budget : int, default=400_000_000
+        Bytes of memory that the image may take. JPEG files that need more are decoded
+        at reduced size; what needs more nevertheless is an error.
 
     Returns
     -------
@@ -84,24 +87,24 @@ def to_rgb(image, least_side=None, tell=None):
     image = source_of(image)
     if callable(image):
         with image() as stream:
-            return to_rgb(stream, least_side, tell)
+            return to_rgb(stream, least_side, tell, budget)
     if isinstance(image, str) or hasattr(image, "read"):
         with open_image(image) as opened:
             if least_side is not None and opened.format in ("JPEG", "MPO"):
                 opened.draft(None, (least_side, least_side))
-            limit_decoding(opened)
-            return _first_picture(opened, tell)
+            limit_decoding(opened, budget)
+            return _first_picture(opened, tell, budget)
     if isinstance(image, Image.Image):
         with _FIRST_USE:
             image.load()
-        return _pil_to_rgb(image, tell)
+        return _pil_to_rgb(image, tell, budget)
     array = _channels_last(image) if hasattr(image, "detach") else np.asarray(image)
-    return _pil_to_rgb(_array_to_pil(array, _most(array, tell)))
+    return _pil_to_rgb(_array_to_pil(array, _most(array, tell)), budget=budget)
 
 
-def _first_picture(opened, tell):
+def _first_picture(opened, tell, budget):
     """Return the first frame of a file that is not of one colour, else the first."""
-    first = _pil_to_rgb(opened, tell)
+    first = _pil_to_rgb(opened, tell, budget)
     if opened.format not in _ANIMATED or not _is_blank(first):
         return first
     first = first.copy()  # It may be the opened image, which goes on to other frames.
@@ -110,7 +113,7 @@ def _first_picture(opened, tell):
             opened.seek(frame)
         except EOFError:
             break
-        later = _pil_to_rgb(opened, tell)
+        later = _pil_to_rgb(opened, tell, budget)
         if not _is_blank(later):
             return later
     return first
@@ -120,7 +123,7 @@ def _is_blank(image):
     return all(low == high for low, high in image.getextrema())
 
 
-def _pil_to_rgb(image, tell=None):
+def _pil_to_rgb(image, tell=None, budget=BUDGET):
     """Return a PIL image of any mode as upright RGB over white."""
     image.load()  # PIL itself turns some formats while loading; ask for EXIF after it.
     turn = _upright_turn(image)
@@ -129,7 +132,7 @@ def _pil_to_rgb(image, tell=None):
         most = _most(np.asarray(image), tell)
     if image.mode != "RGB" or image.has_transparency_data or turn is not None:
         to_rgb = partial(_over_white, most=most)
-        image = convert_in_bands(image, to_rgb, 1 if turn is None else 2)
+        image = convert_in_bands(image, to_rgb, 1 if turn is None else 2, budget)
     return image if turn is None else image.transpose(turn)
 
 

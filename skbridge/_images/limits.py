@@ -6,7 +6,8 @@ import os
 import numpy as np
 from PIL import Image
 
-# Bytes that decoding may take at its peak, besides the file.
+# Bytes that decoding may take at its peak, besides the file, unless the caller says
+# another number; the next two are in proportion to it.
 BUDGET = 400 * 10**6
 # Of these, for the pixels as PIL decodes them; the rest is for turning them to RGB.
 _MOST_DECODED = 352 * 10**6
@@ -57,35 +58,39 @@ def is_too_large(path_size):
     return path_size > _LARGEST_FILE
 
 
-def limit_decoding(image):
+def limit_decoding(image, budget=BUDGET):
     """Decode a large JPEG at reduced size; refuse what takes too much memory.
 
     Parameters
     ----------
     image : PIL.Image.Image
         Opened, its pixels not read yet. Its size and mode may change.
+    budget : int, default=400_000_000
+        Bytes that decoding may take.
 
     Raises
     ------
     ValueError
         If decoding it would take more than the budget.
     """
+    most = _MOST_DECODED * budget // BUDGET
     n_pixels = image.width * image.height
     needed = _DECODERS.get(image.format, 0) * n_pixels
     if image.format in ("JPEG", "MPO"):
         needed = _check_scans(image, n_pixels)
-        room = _MOST_DECODED - needed
+        room = most - needed
         scale = next(
             (s for s in (1, 2, 4, 8) if _decoded(image) <= room * s * s / 1.5), 8
         )
         if scale > 1:
             image.draft(None, (image.width // scale, image.height // scale))
     needed += _decoded(image)
-    if needed > _MOST_DECODED:
+    if needed > most:
         raise ValueError(
             f"decoding {n_pixels / 1e6:,.0f} megapixels ({image.format}, mode "
             f"{image.mode}) would take {needed / 1e6:,.0f} MB of memory; the limit is "
-            f"{_MOST_DECODED / 1e6:,.0f} MB per image. Make the picture smaller first"
+            f"{most / 1e6:,.0f} MB per image. Make the picture smaller first, or raise "
+            "max_image_mb"
         )
 
 
@@ -122,16 +127,16 @@ def _count_scans(file):
     return n_scans
 
 
-def has_budget():
+def has_budget(budget=BUDGET):
     """Whether the memory that one image may take is there."""
     try:
-        np.empty(BUDGET, dtype=np.uint8)  # Reserved, and not touched.
+        np.empty(budget, dtype=np.uint8)  # Reserved, and not touched.
     except MemoryError:
         return False
     return True
 
 
-def convert_in_bands(image, to_rgb, n_outputs=1):
+def convert_in_bands(image, to_rgb, n_outputs=1, budget=BUDGET):
     """Convert an image to RGB, band by band, and smaller if it is very large.
 
     Parameters
@@ -142,6 +147,8 @@ def convert_in_bands(image, to_rgb, n_outputs=1):
         Converts an image to mode RGB, each pixel by itself.
     n_outputs : int, default=1
         How many images of the size of the result there are at once.
+    budget : int, default=400_000_000
+        Bytes that source and results may take.
 
     Returns
     -------
@@ -152,7 +159,8 @@ def convert_in_bands(image, to_rgb, n_outputs=1):
     width, height = image.size
     if width * height <= _BAND * 8:
         return to_rgb(image)
-    room = max(_MOST_CONVERTED - _decoded(image), _MOST_CONVERTED // 400)
+    most = _MOST_CONVERTED * budget // BUDGET
+    room = max(most - _decoded(image), most // 400)
     factor = max(1, math.ceil(math.sqrt(n_outputs * 4 * width * height / room)))
     size = -(-width // factor), -(-height // factor)
     converted = Image.new("RGB", size)
