@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 _UNKNOWN = "unknown"
 # Separators of paths, and what file systems refuse.
@@ -48,22 +49,32 @@ def _folder_name(label, unknown):
 
 def _copy(path, folder, move):
     folder.mkdir(parents=True, exist_ok=True)
+    # Only a complete copy gets the final name, so that a kill leaves no half file.
+    with NamedTemporaryFile(dir=folder, prefix=".", delete=False) as copied:
+        part = Path(copied.name)
+    try:
+        shutil.copy2(path, part)
+        target = _rename_to_free_name(part, path, folder)
+    finally:
+        part.unlink(missing_ok=True)
+    if move:
+        os.unlink(path)
+    return str(target)
+
+
+def _rename_to_free_name(part, path, folder):
     number = 1
     while True:
         suffix = "" if number == 1 else f"-{number}"
         target = folder / f"{path.stem}{suffix}{path.suffix}"
         try:
-            stream = target.open("xb")
-            break
+            # A link, unlike a rename, never replaces a file.
+            os.link(part, target)
+            return target
         except FileExistsError:
             number += 1
-    try:
-        with stream, path.open("rb") as source:
-            shutil.copyfileobj(source, stream)
-        shutil.copystat(path, target)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    if move:
-        os.unlink(path)
-    return str(target)
+        except OSError:
+            # Some file systems have no links.
+            if not target.exists():
+                return part.rename(target)
+            number += 1
