@@ -25,6 +25,8 @@ _UPRIGHT = {
 _QUARTER_TURNS = (5, 6, 7, 8)
 # Relative difference of two aspect ratios that rounding a size leaves.
 _SAME_SHAPE = 0.02
+# Pixels whose range is judged at once.
+_JUDGED_AT_ONCE = 2**22
 # Formats of animations, and how many frames are searched for one with a picture.
 _ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 _FRAMES = 10
@@ -99,7 +101,9 @@ def to_rgb(image, least_side=None, tell=None, budget=BUDGET):
             image.load()
         return _pil_to_rgb(image, tell, budget)
     array = _channels_last(image) if hasattr(image, "detach") else np.asarray(image)
-    return _pil_to_rgb(_array_to_pil(array, _most(array, tell)), budget=budget)
+    return _pil_to_rgb(
+        _array_to_pil(array, _most(lambda: [array], tell)), budget=budget
+    )
 
 
 def _first_picture(opened, tell, budget):
@@ -129,7 +133,7 @@ def _pil_to_rgb(image, tell=None, budget=BUDGET):
     turn = _upright_turn(image)
     most = None
     if image.mode == "L" or image.mode.startswith("I"):
-        most = _most(np.asarray(image), tell)
+        most = _most(partial(_bands, image), tell)
     if image.mode != "RGB" or image.has_transparency_data or turn is not None:
         to_rgb = partial(_over_white, most=most)
         image = convert_in_bands(image, to_rgb, 1 if turn is None else 2, budget)
@@ -178,13 +182,21 @@ def _is_turned(image, exif):
     return abs(image.width * width / (image.height * height) - 1) < _SAME_SHAPE
 
 
-def _most(array, tell):
+def _bands(image):
+    """Yield the pixels of a PIL image, few rows of a large one at once."""
+    n_rows = max(1, _JUDGED_AT_ONCE // image.width)
+    for top in range(0, image.height, n_rows):
+        bottom = min(image.height, top + n_rows)
+        yield np.asarray(image.crop((0, top, image.width, bottom)))
+
+
+def _most(bands, tell):
     """Judge from the values of an image which one is white, where it is unusual.
 
     Parameters
     ----------
-    array : ndarray
-        Of any type.
+    bands : callable
+        Returns the pixels in one array or several, of any one type.
     tell : callable or None
         Called with what was assumed.
 
@@ -193,16 +205,17 @@ def _most(array, tell):
     int or None
         None for the largest value of the type.
     """
-    if array.dtype.kind not in "iu" or array.size == 0:
+    first = next(iter(bands()))
+    if first.dtype.kind not in "iu" or first.size == 0:
         return None
-    highest = int(array.max())
+    highest = max(int(array.max()) for array in bands())
     if highest == 1:
         most, assumed = 1, "values of at most 1 were taken for a mask of 0 and 1"
-    elif array.dtype.itemsize == 1 or highest == 0 or highest > 4095:
+    elif first.dtype.itemsize == 1 or highest == 0 or highest > 4095:
         return None
     elif highest <= 255:
         most, assumed = 255, "values of at most 255 in 16 bits were taken for 8 bits"
-    elif not (array % 257).any():
+    elif not any((array % 257).any() for array in bands()):
         return None  # 8 bits, scaled to 16.
     else:
         most, assumed = 4095, "values of at most 4095 in 16 bits were taken for 12 bits"
