@@ -30,6 +30,7 @@ _JUDGED_AT_ONCE = 2**22
 # Formats of animations, and how many frames are searched for one with a picture.
 _ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 _FRAMES = 10
+_LARGEST_FRAME = 20 * 10**6
 
 # PIL reads the pixels of an opened file at first use, which two threads that hold the
 # same image object must not do at once.
@@ -109,10 +110,13 @@ def to_rgb(image, least_side=None, tell=None, budget=BUDGET):
 def _first_picture(opened, tell, budget):
     """Return the first frame of a file that is not of one colour, else the first."""
     first = _pil_to_rgb(opened, tell, budget)
-    if opened.format not in _ANIMATED or not _is_blank(first):
+    is_animated = opened.format in _ANIMATED and opened.is_animated
+    # Of large frames there is no memory for two.
+    is_small = opened.width * opened.height <= _LARGEST_FRAME
+    if not (is_animated and is_small and _is_blank(first)):
         return first
     first = first.copy()  # It may be the opened image, which goes on to other frames.
-    for frame in range(1, _FRAMES if opened.is_animated else 1):
+    for frame in range(1, _FRAMES):
         try:
             opened.seek(frame)
         except EOFError:

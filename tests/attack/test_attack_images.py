@@ -192,7 +192,7 @@ def many_scans():
 
 
 def many_frames():
-    frames = [Image.new("L", (2000, 2000), i % 256) for i in range(300)]
+    frames = [Image.new("L", (1000, 1000), i % 256) for i in range(300)]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
