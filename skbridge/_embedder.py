@@ -181,10 +181,11 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
     - torch tensors of shape (height, width) or (channels, height, width), alike.
 
     An image takes at most `max_image_mb` of memory; these are the figures for 400 MB.
-    A JPEG of more than about 58 megapixels
-    is decoded at reduced size, other large files are averaged over blocks of pixels
-    once decoded, and what would take more (88 megapixels in colour, in most formats),
-    files of more than 384 MiB and JPEG files of more than 100 scans cannot be read.
+    A JPEG of more than about 58 megapixels is decoded at reduced size, and other large
+    files are averaged over blocks of pixels once decoded. What would take more cannot
+    be read: above 88 megapixels in colour, above 22 in WebP and JPEG 2000, whose
+    decoders take 16 bytes per pixel. Nor can files of more than 384 MiB, and JPEG files
+    of more than 100 scans.
     Images more than 8 times as long as wide are cropped to their middle before they
     are resized, where the model looks at the middle only.
 
