@@ -1080,3 +1080,28 @@ def test_unexpected_content_is_a_miss_and_at_most_one_warning(
             )
             assert embedder.cache_info()["limit"] >= 10**6
     assert len(told) <= 1
+
+
+class Changing:
+    """An unopened file whose content is another at each opening."""
+
+    def __init__(self, contents):
+        self.contents = iter(contents)
+
+    def open(self, mode):
+        return io.BytesIO(next(self.contents))
+
+
+def test_unopened_file_that_changes_poisons_nothing(embedder):
+    rng = np.random.default_rng(0)
+    contents = [
+        as_file(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).getvalue()
+        for _ in range(2)
+    ]
+    (row,) = embedder.transform([Changing(contents)])
+    uncached = clone(embedder).set_params(cache_dir=None)
+    expected = uncached.transform(contents)
+    np.testing.assert_allclose(row, expected[1], rtol=RTOL, atol=1e-5)
+    np.testing.assert_allclose(
+        embedder.transform(contents), expected, rtol=RTOL, atol=1e-5
+    )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from skbridge import CLIPEmbedder
-from skbridge._images.accept import check_images, describe_image
+from skbridge._images.accept import check_images, describe_image, source_of
 from skbridge._images.decode import to_rgb
 
 PIXELS = np.random.RandomState(0).randint(0, 256, size=(6, 9, 3), dtype=np.uint8)
@@ -180,3 +180,14 @@ def test_url_is_read_with_fsspec(path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
     with pytest.raises(ValueError, match="pip install fsspec"):
         to_rgb("memory://a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+@pytest.mark.parametrize("form", ["url", "fsspec"])
+def test_local_files_are_regular_however_they_are_named(form, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    item = f"file://{fifo}"
+    if form == "fsspec":
+        item = pytest.importorskip("fsspec").open(item)
+    assert source_of(item) == str(fifo)

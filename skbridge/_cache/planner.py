@@ -1,5 +1,6 @@
 """Which images are still to be embedded, and under which keys they are stored."""
 
+import io
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import numpy as np
 from skbridge._cache.keys import file_digest, image_digest
 from skbridge._files import file_stamp
 from skbridge._images.accept import source_of
+from skbridge._images.limits import LARGEST_FILE
 from skbridge._rows import batches
 
 # Vectors are in memory twice, this many rows at a time.
@@ -67,7 +69,15 @@ class ImagePlan:
         """Image to embed, by its index in `positions`."""
         position = self.positions[index]
         image = self._images[position]
-        if self._store is not None and not self._are_fixed:
+        if self._store is None:
+            return image
+        source = _source(image)
+        if callable(source):
+            # What an unopened file holds is read once, for digest and embedding alike.
+            content = _content(source)
+            self._digests[position] = None if content is None else image_digest(content)
+            return image if content is None else content
+        if not self._are_fixed:
             self._identify_again(position, image)
         return image
 
@@ -156,6 +166,16 @@ class ImagePlan:
             for path, position in files.items()
             if path in self._hashed and self._stamps[path].is_settled(self._started)
         }
+
+
+def _content(source):
+    """Bytes of an unopened file; None where whoever decodes it reports why not."""
+    try:
+        with source() as stream:
+            content = stream.read(LARGEST_FILE + 1)
+    except Exception:  # Other libraries open it, and raise anything.
+        return None
+    return None if len(content) > LARGEST_FILE else io.BytesIO(content)
 
 
 def _source(image):

@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Mapping, Set
 from functools import partial
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image
@@ -217,7 +219,11 @@ def source_of(item):
         return item
     if hasattr(item, "open"):
         # An unopened file: of fsspec, whose mode is its own, or a zipfile.Path.
-        return item.open if hasattr(item, "fs") else partial(item.open, "rb")
+        if not hasattr(item, "fs"):
+            return partial(item.open, "rb")
+        is_local = "file" in np.atleast_1d(item.fs.protocol)
+        # Local files are checked before they are opened: devices never end.
+        return item.path if is_local and not item.compression else item.open
     raise _no_image(item)
 
 
@@ -250,6 +256,8 @@ def _is_path(content):
 
 def _path_or_url(path):
     path = os.fsdecode(path)
+    if path.startswith("file://"):
+        return url2pathname(urlsplit(path).path)
     if _URL.match(path):
         return partial(_open_url, path)
     return os.path.expanduser(path) if path.startswith("~") else path

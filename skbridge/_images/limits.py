@@ -13,7 +13,7 @@ BUDGET = 400 * 10**6
 _MOST_DECODED = 352 * 10**6
 _MOST_CONVERTED = 380 * 10**6
 # Some formats are read into memory as a whole.
-_LARGEST_FILE = 384 * 2**20
+LARGEST_FILE = 384 * 2**20
 # A progressive JPEG has about ten; each costs as much time as a whole picture.
 _MOST_SCANS = 100
 # Pixels that are converted at once, at up to 17 bytes each.
@@ -46,16 +46,16 @@ def check_file_size(file):
             file.seek(0)
         except (AttributeError, OSError):  # A stream, which PIL reads once.
             return
-    if size is not None and size > _LARGEST_FILE:
+    if size is not None and size > LARGEST_FILE:
         raise ValueError(
             f"the file has {size / 2**20:,.0f} MiB; expected an image file of at most "
-            f"{_LARGEST_FILE >> 20} MiB. Convert it to JPEG"
+            f"{LARGEST_FILE >> 20} MiB. Convert it to JPEG"
         )
 
 
 def is_too_large(path_size):
     """Whether a file of so many bytes is refused without being read."""
-    return path_size > _LARGEST_FILE
+    return path_size > LARGEST_FILE
 
 
 def limit_decoding(image, budget=BUDGET):
