@@ -85,7 +85,6 @@ DATA_SETS = (
 )
 EMOJI = "emoji"
 SHOTS = (1, 2, 4, 8, 16)
-IMAGE_ARRAYS = ("features", "support", "shots_1")
 SET_ASIDE = 16
 EMOJI_SHOTS = 4
 
@@ -156,7 +155,11 @@ def read_head(folder, name):
     shared = folder / "text_bank.npz"
     if bank is None and shared.exists():
         bank = read_arrays(shared)["text_features"]
-        images = next(arrays[key] for key in IMAGE_ARRAYS if key in arrays)
+        images = next(
+            rows
+            for key, rows in arrays.items()
+            if key in ("features", "support") or key.startswith("shots_")
+        )
         # Texts of another model say nothing of these images.
         bank = bank if bank.shape[1] == images.shape[1] else None
     if texts is None and bank is None:
