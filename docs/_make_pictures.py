@@ -61,10 +61,10 @@ def draw_results():
         )
     axes.set_xscale("log", base=2)
     axes.set_xticks(SHOTS, SHOTS)
-    axes.set_xlabel("labelled images a class (shots)")
+    axes.set_xlabel("shots (labelled images per class)")
     axes.set_ylabel("top-1 accuracy, %")
     axes.set_title(
-        "Mean over six sets of CLIP features, tuned on the shots alone", loc="left"
+        "Mean over ten sets of features; rivals tuned on the shots alone", loc="left"
     )
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
