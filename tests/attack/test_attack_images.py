@@ -32,8 +32,11 @@ KINDS = {
     "MPO": [("MPO", "RGB", {"save_all": True})],
     "AVIF": [("AVIF", "RGB", {})],
 }
-if not features.check("avif"):
-    del KINDS["AVIF"]
+# Older versions of Pillow write fewer formats.
+Image.init()
+for _kind in ("AVIF", "QOI"):
+    if _kind not in Image.SAVE:
+        del KINDS[_kind]
 if not features.check("jpg_2000"):
     del KINDS["JPEG2000"]
 
