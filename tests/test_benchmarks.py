@@ -68,7 +68,7 @@ def test_benchmark_reports_every_layout_and_resumes(
     benchmark.main(arguments)
     text = output.read_text(encoding="utf-8")
     assert text in capsys.readouterr().out
-    for title in ("Top-1 accuracy", "Probabilities", "Bridges and cuts", "Seconds"):
+    for title in ("Top-1 accuracy", "Probabilities", "Bridges and cuts", "CPU seconds"):
         assert title in text
     found = [json.loads(line) for line in records.read_text().splitlines()]
     runs = {(r["data"], r["shots"], r["seed"], r["method"]) for r in found}
