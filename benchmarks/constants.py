@@ -3,9 +3,9 @@
 No test image is used. K shots per class are drawn from the training shots of each data
 set of ``accuracy.py`` (16 per class, or the support); the other training shots are the
 queries. Compared are the constants of the recommended classifier (shrinkage, share
-of the energy, prior scatter outside the bridge, and kappa: ``lambda_3="auto"`` is 1 at
-kappa shots), the fixed blending weights of SeMoBridge, and early stopping of its
-trained mode.
+of the energy, prior scatter outside the bridge times the number of shots, and kappa:
+``lambda_3="auto"`` is 1 at kappa shots), the fixed blending weights of SeMoBridge, and
+early stopping of its trained mode.
 
 Run ``python benchmarks/constants.py --features FOLDER``, the folder of ``accuracy.py``;
 it takes about ten minutes on one core.
@@ -36,7 +36,7 @@ from skbridge import BridgedGDAClassifier
 
 SHOTS = [1, 2, 4, 8]
 MAX_QUERIES = 4000
-SETTINGS = list(product((0.1, 0.3, 1.0), (0.9, 0.97, 1.0), (3.0, 10.0, 30.0)))
+SETTINGS = list(product((0.1, 0.3, 1.0), (0.9, 0.97, 1.0), (6.0, 20.0, 60.0)))
 KAPPAS = (8, 12, 16)
 GRID = list(product(SETTINGS, KAPPAS))
 LAMBDAS = [
@@ -167,7 +167,8 @@ def main(argv=None):
 
     print("## Constants, on shots alone")
     names = [
-        f"shrinkage {s}, energy {e}, outside {o:g}, kappa {k}" for (s, e, o), k in GRID
+        f"shrinkage {s}, energy {e}, outside {o:g} / n, kappa {k}"
+        for (s, e, o), k in GRID
     ]
     print_table("Recommended classifier", collect(grid_accuracies, SHOTS), names)
     rows = collect(power_accuracies, SHOTS, [True])

@@ -7,8 +7,9 @@ from scipy.linalg import solve_triangular
 
 # A class text counts as this many shots in the mean of its class.
 TEXT_SHOTS = 2
-# Prior scatter of a direction that the bridge leaves out, over that of one it keeps.
-_SCATTER_OUTSIDE = 10.0
+# Directions that the bridge leaves out have this many times more prior scatter at one
+# shot per class; at n shots, an n-th of that.
+_SCATTER_OUTSIDE = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +93,10 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     centre ``c = mean_k m_k`` and the scatter ``S = sum w (x - m_y)' (x - m_y)``, a sum
     and no average:
 
-    - ``G G' = (S + a [P + 10 (I - P)])^-1`` with ``a = shrinkage mean ||x - c||^2``.
-      The prior of the scatter is isotropic in the span of the texts, which P projects
-      onto, and ten times as large outside, where embeddings differ in what texts do
-      not describe.
+    - ``G G' = (S + a [I + 20/n (I - P)])^-1`` with ``a = shrinkage mean ||x - c||^2``
+      and n the mean number of shots per class, at least 1. P projects onto the span
+      of the texts. Outside it embeddings differ in what texts do not describe, so that
+      the prior of the scatter is larger there, until shots say more.
     - ``M_k = (n_k (m_k - c) + 2 g E_k) / (n_k + 2)``: the text counts as two shots.
       E_k is the class text minus the mean text, and g the least-squares gain of the
       regression of ``(m_k - c) G`` on ``E_k G`` over all classes; not negative.
@@ -127,7 +128,8 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     variance = total / count.sum() + centre @ centre
     # Embeddings that are all alike have no variance, up to rounding.
     prior = shrinkage * max(variance, np.finfo(np.float64).eps)
-    metric = _metric(second_moment - sums.T @ means, prior, span)
+    outside = prior * _SCATTER_OUTSIDE / max(1.0, count[seen].mean())
+    metric = _metric(second_moment - sums.T @ means, prior, outside, span)
     means[seen] -= centre
     gain = 0.0
     if texts is not None:
@@ -142,13 +144,14 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     return GaussianClasses(centre, means, metric, gain, text_shots)
 
 
-def _metric(scatter, prior, span):
-    """G with ``G G'`` the inverse of the scatter and its prior."""
+def _metric(scatter, prior, outside, span):
+    """G with ``G G'`` the inverse of the scatter and its prior.
+
+    The prior is `prior` in the span, and larger by `outside` in other directions.
+    """
     identity = np.eye(len(scatter))
-    if span is None:
-        scatter = scatter + prior * identity
-    else:
-        outside = _SCATTER_OUTSIDE * prior
-        scatter = scatter + outside * identity + (prior - outside) * (span @ span.T)
+    scatter = scatter + prior * identity
+    if span is not None:
+        scatter += outside * (identity - span @ span.T)
     lower = np.linalg.cholesky(scatter)
     return solve_triangular(lower, identity, lower=True).T

@@ -438,7 +438,9 @@ def test_gda_head_agrees_with_its_equations(rng, bridge, texts):
     if bridge == "pseudo_inverse":
         V = np.linalg.svd(W)[2][:4].T
         P = V @ V.T
-    A = np.linalg.inv(S + 0.7 * variance * (P + 10 * (np.eye(9) - P)))
+    identity = np.eye(9)
+    prior = identity + 20 / n.mean() * (identity - P)
+    A = np.linalg.inv(S + 0.7 * variance * prior)
     M = m - c
     if texts:
         E = T - T.mean(axis=0)

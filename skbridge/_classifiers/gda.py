@@ -33,7 +33,7 @@ _SHRINKAGES = [0.1, 0.3, 1.0]
 # one shot is all that there is to know a class by, probabilities are more cautious.
 _SPREAD, _SPREAD_WITHOUT_TEXTS = 4.0, 8.0
 # Shots that are left out, one by one, to find the temperature.
-_CALIBRATION_SHOTS = 1024
+_CALIBRATION_SHOTS = 512
 # Scores of n shots are sharper than those of n - 1 by (n / (n - 1)) to this power.
 _GROWTH = 0.4
 # Rows that are scored at once while fitting.
@@ -105,7 +105,8 @@ class BridgedGDAClassifier(BridgedClassifier):
     bridge_rank : int or float, default=0.97
         Number of singular (or principal) directions that the bridge spans or, for a
         float in (0, 1], the share of the sum of squared singular values that they
-        hold. Other directions have ten times the prior scatter.
+        hold. Other directions have 1 + 20 / n times the prior scatter, at n shots per
+        class.
     temperature : float or "auto", default="auto"
         Factor of the scores in the softmax of `predict_proba`. ``"auto"`` finds it
         from the shots, each scored by a fit without it; see Notes.
@@ -172,9 +173,9 @@ class BridgedGDAClassifier(BridgedClassifier):
     and ``S = sum w (x - m_y)' (x - m_y)`` their scatter. The scores are ``lambda_1 z1
     + lambda_3 z3``, where z3 is the cosine of ``(x_q - c) G`` and ``M_k G``:
 
-    - ``G G' = (S + a [P + 10 (I - P)])^-1`` with ``a = shrinkage mean ||x - c||^2``.
-      P projects onto the span of the bridge, W+ W; with the identity as bridge
-      ``P = I``.
+    - ``G G' = (S + a [I + 20/n (I - P)])^-1`` with ``a = shrinkage mean ||x - c||^2``
+      and n the mean number of shots per class, at least 1. P projects onto the span of
+      the bridge, W+ W; with the identity as bridge ``P = I``.
     - ``M_k = (n_k (m_k - c) + 2 g E_k) / (n_k + 2)``. E_k is the unit class text minus
       the mean over classes, and g the gain of the regression of ``(m_k - c) G`` on
       ``E_k G`` over classes, not negative. Without texts ``M_k = m_k - c``.
@@ -476,15 +477,15 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     def _set_sums(self, sums):
         super()._set_sums(sums)
-        fitted = self._fit_gaussians(sums)
+        self._gaussians = fitted = self._fit_gaussians(sums)
+        self._z3 = self._term_of(fitted)
         dtype = self._bridge.inverse.dtype
         self.class_count_ = sums.shots
         self.unlabelled_count_ = sums.count - sums.shots
         self.centre_ = fitted.centre.astype(dtype)
         self.means_ = fitted.means.astype(dtype)
-        self.metric_ = fitted.metric.astype(dtype)
+        self.metric_ = self._z3.view.metric
         self.text_gain_ = fitted.gain
-        self._z3 = self._term_of(fitted)
 
     def _fit_gaussians(self, sums):
         texts = self._text_features
@@ -549,7 +550,7 @@ class BridgedGDAClassifier(BridgedClassifier):
             return None
         rows = rows[:: max(1, len(rows) // _CALIBRATION_SHOTS)]
         x, codes, weight = unit(X[rows].astype(np.float64)), codes[rows], weight[rows]
-        z3 = self._fit_gaussians(self._sums).leave_one_out(
+        z3 = self._gaussians.leave_one_out(
             x, codes, weight, self._sums.count, self._sums.unit_features
         )
         z1 = None if self._text_features is None else x @ self._text_features.T
@@ -593,8 +594,7 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     def _own_shot_parts(self, query, X, weight, k):
         # M_k is a mean over shots, unlabelled images and, as some shots, the text.
-        fitted = self._fit_gaussians(self._sums)
-        n_rows = self._sums.count[k] + fitted.text_shots
+        n_rows = self._sums.count[k] + self._gaussians.text_shots
         length = n_rows * np.linalg.norm(self.means_[k] @ self.metric_)
         shots = (unit(X) - self.centre_) @ self.metric_
         return weight * (shots @ self._z3.view(query)[0]) / length
