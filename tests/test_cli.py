@@ -156,6 +156,17 @@ def test_corrections_close_the_loop(work, capsys):
     assert "bee" in capsys.readouterr().out
 
 
+def test_the_share_of_unknown_photographs_is_chosen(work, capsys):
+    fit = ["fit", "photos", "-o", "m.skb", *TINY, "--reject"]
+    assert main([*fit, "0.6"]) == 0
+    capsys.readouterr()
+    main(["predict", "m.skb", "new"])
+    many = capsys.readouterr().out.count("unknown")
+    main(["predict", "model.skb", "new"])
+    assert many > capsys.readouterr().out.count("unknown")
+    assert "must be" in failure(capsys, *fit, "5")
+
+
 def test_unlabelled_photographs_and_no_texts(work, capsys):
     fit = ["fit", "photos", "-o", "m.skb", *TINY, "--no-texts", "--unlabelled", "new"]
     assert main(fit) == 0

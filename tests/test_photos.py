@@ -84,7 +84,8 @@ def test_photographs_are_classified(model, new):
     predicted = model.predict(new)
     truth = [os.path.basename(os.path.dirname(path)) for path in new]
     assert np.mean(predicted.labels == truth) > 0.6
-    assert_array_equal(predicted.labels, model.pipeline.predict(new))
+    answers = np.where(predicted.unknown, "unknown", predicted.labels)
+    assert_array_equal(answers, model.pipeline.predict(new))
     assert_allclose(predicted.probabilities, predicted.proba.max(axis=1))
     assert predicted.unreadable == {}
 
@@ -114,6 +115,32 @@ def test_images_of_other_classes_are_unknown_more_often(model, new, tmp_path):
     of_others = model.predict(others).unknown.mean()
     assert of_others > 2 * model.predict(new).unknown.mean()
     assert of_others > 0.4
+
+
+def test_unknown_photographs_are_those_that_the_classifier_rejects(folder, new):
+    found = load_image_folder(folder)
+    labels = np.where(found.target == "ant", "unknown", found.target)
+    paths = found.paths
+    model = fit_photos(make_few_shot_pipeline("skbridge-tiny"), paths, list(labels))
+    assert model.classifier.reject == 0.05
+    assert model.classifier.reject_label == "no known class (unknown)"
+    more = make_few_shot_pipeline("skbridge-tiny", reject=0.5, reject_label="?")
+    model = fit_photos(more, paths, list(labels))
+    predicted = model.predict(new)
+    assert_array_equal(predicted.unknown, model.pipeline.predict(new) == "?")
+    assert 0 < predicted.unknown.sum() < len(new)
+    least = model.classifier.score_samples(predicted.embeddings)[predicted.unknown]
+    assert least.max() < model.classifier.threshold_
+
+
+def test_without_two_photographs_of_a_class_none_is_unknown(folder, new):
+    paths = [path for path in load_image_folder(folder).paths if "noto" in path]
+    # A copy is no second photograph.
+    labels = [os.path.basename(os.path.dirname(path)) for path in paths]
+    pipeline = make_few_shot_pipeline("skbridge-tiny")
+    model = fit_photos(pipeline, [*paths, paths[0]], [*labels, labels[0]])
+    assert model.classifier.reject is None
+    assert not model.predict(new).unknown.any()
 
 
 def test_bad_photographs_are_listed_with_reasons(model, new, tmp_path):

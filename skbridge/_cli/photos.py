@@ -56,6 +56,13 @@ def add_parsers(commands):
         help="make no use of the class names, which mean nothing",
     )
     fit.add_argument(
+        "--reject",
+        type=float,
+        metavar="SHARE",
+        help="share of photographs of known classes that may be marked as unknown, "
+        "so that others are (default: 0.05)",
+    )
+    fit.add_argument(
         "--unlabelled", metavar="FOLDER", help="more photographs, without labels"
     )
     fit.add_argument(
@@ -259,6 +266,8 @@ def _pipeline(options):
         options.model, device=options.device, cache_dir=options.cache_dir
     )
     pipeline.set_params(clip__verbose=_verbose())
+    if options.reject is not None:
+        pipeline.set_params(clf__reject=options.reject)
     if options.no_texts:
         pipeline.set_params(clf__texts=None)
     return pipeline

@@ -9,16 +9,13 @@ from skbridge._held_out.folds import images_per_class, shot_folds
 from skbridge._rows import softmax
 
 _MOST_FOLDS = 32
-# Of the shots, as many have a lower score of their best class than what is called
-# unknown, when each is scored without itself.
-_UNKNOWN_SHARE = 0.05
 # Quantile of the normal distribution for an interval of 95 %.
 _NORMAL_975 = 1.959964
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Accuracy and calibration of held-out shots, and the limit of the unknown.
+    """Accuracy and calibration of held-out shots.
 
     Attributes
     ----------
@@ -34,8 +31,6 @@ class HeldOut:
         Mean probability of the predicted label.
     calibration_error : float or None
         Mean difference of probability and accuracy, over ten equal groups of shots.
-    unknown_below : float or None
-        An image whose best class has a lower score than this is like no class.
     """
 
     classes: list
@@ -46,7 +41,6 @@ class HeldOut:
     interval: tuple | None = None
     confidence: float | None = None
     calibration_error: float | None = None
-    unknown_below: float | None = None
 
     def as_dict(self):
         """All of it, for JSON."""
@@ -115,7 +109,6 @@ def judge(classifier, X, codes):
     }
     if not len(known):
         return HeldOut(**counts)
-    best = scores[known].max(axis=1)
     confidence = softmax(scores[known], classifier.temperature_).max(axis=1)
     return HeldOut(
         **counts,
@@ -123,7 +116,6 @@ def judge(classifier, X, codes):
         interval=wilson_interval(int(right.sum()), len(right)),
         confidence=float(confidence.mean()),
         calibration_error=_calibration_error(confidence, right),
-        unknown_below=float(np.quantile(best, _UNKNOWN_SHARE)),
     )
 
 

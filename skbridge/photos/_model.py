@@ -19,6 +19,7 @@ from skbridge._classifiers.semobridge import SeMoBridgeClassifier
 from skbridge._clip.device import resolve_device
 from skbridge._clip.load import library_versions, load_clip
 from skbridge._embedder import CLIPEmbedder
+from skbridge._held_out.folds import distinct_shots
 from skbridge._images.decode import to_rgb
 from skbridge._messages import brief
 from skbridge._version import __version__
@@ -33,6 +34,8 @@ _EMBEDDER_PARAMETERS = ("model", "pretrained", "precision", "fast_jpeg")
 # Shots whose probabilities are stored, to notice a version that computes others.
 _PROBED_SHOTS = 64
 _PROBABILITY_TOLERANCE = 1e-3
+# Share of known photographs that may be called unknown, and the label of these.
+_REJECT, _REJECT_LABEL = 0.05, "unknown"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,21 +110,20 @@ class PhotoModel:
 
         Notes
         -----
-        An image is unknown if the blended score of its best class is lower than those
-        of 95 % of the shots, each scored by a fit without it. So one of twenty images
-        of known classes is called unknown too. Where no class has two shots, none is.
+        An image is unknown if the classifier rejects it, as `reject` of
+        :class:`~skbridge.BridgedGDAClassifier` says; it has a label nevertheless.
         """
         rows, embeddings, unreadable = embed(self.embedder, paths)
         self._check_same_model()
         scores = all_scores(self.classifier, embeddings)
         proba = self.classifier.predict_proba(embeddings)
         best = scores.argmax(axis=1)
-        limit = self.held_out.unknown_below
+        answers = self.classifier.predict(embeddings)
         return Bunch(
             paths=[str(paths[row]) for row in rows],
             labels=self.classifier.classes_[best],
             probabilities=proba[np.arange(len(best)), best],
-            unknown=scores.max(axis=1) < (-np.inf if limit is None else limit),
+            unknown=~np.isin(answers, self.classifier.classes_),
             proba=proba,
             embeddings=embeddings,
             unreadable=unreadable,
@@ -262,7 +264,9 @@ def fit_photos(pipeline, paths, labels) -> PhotoModel:
     ----------
     pipeline : Pipeline
         As `make_few_shot_pipeline` returns it; it is cloned. Its classifier is fitted
-        in closed form.
+        in closed form. A `BridgedGDAClassifier` with ``reject=None`` gets
+        ``reject=0.05``, unless no class has two different photographs, so that images
+        of no known class are marked as unknown.
     paths : list of str or path-like
         Photographs; those that cannot be read are left out and listed in `unreadable`.
     labels : list of (str or None)
@@ -310,9 +314,13 @@ def fit_photos(pipeline, paths, labels) -> PhotoModel:
             "folder of its own."
         )
     y = _targets(labels)
-    classifier.fit(embeddings, y)
     shots = np.flatnonzero([label is not None for label in labels])
-    codes = np.searchsorted(classifier.classes_, y[shots].astype(str))
+    classes, codes = np.unique(y[shots].astype(str), return_inverse=True)
+    if _can_reject(classifier, embeddings[shots], codes):
+        taken = _REJECT_LABEL in classes
+        label = f"no known class ({_REJECT_LABEL})" if taken else _REJECT_LABEL
+        classifier.set_params(reject=_REJECT, reject_label=label)
+    classifier.fit(embeddings, y)
     return PhotoModel(
         embedder=embedder,
         classifier=classifier,
@@ -382,6 +390,14 @@ def _why_unreadable(path):
 def _targets(labels):
     """Labels for `fit`: missing ones need an array of objects."""
     return np.array(labels, dtype=object if None in labels else str)
+
+
+def _can_reject(classifier, X, codes):
+    """Whether `reject` is free to set, and some class has two different shots."""
+    if getattr(classifier, "reject", 0.0) is not None:
+        return False
+    _, codes, _ = distinct_shots(X, codes, np.ones(len(codes)))
+    return bool((np.bincount(codes) > 1).any())
 
 
 def _in_closed_form(classifier):

@@ -275,12 +275,15 @@ class _Page:
     def _numbers(self, n_copies):
         predicted, held_out = self.predicted, self.model.held_out
         n = len(predicted.paths)
+        reject = getattr(self.model.classifier, "reject", None)
         numbers = [
             ["New photographs", f"{n:,}", f"{len(self.classes):,} classes"],
             [
                 "Unknown",
                 f"{int(predicted.unknown.sum()):,}",
-                "like no class; 1 in 20 by chance",
+                "not estimated"
+                if reject is None
+                else f"like no class; {reject:.0%} of known ones too",
             ],
             ["Near-duplicates", f"{n_copies:,}", "of training photographs"],
             ["Shots", f"{sum(held_out.shots):,}", "training photographs with a label"],
