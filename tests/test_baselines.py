@@ -23,6 +23,7 @@ from skbridge.baselines import (
     LPPlusPlusClassifier,
     ProKeRClassifier,
     TipAdapterClassifier,
+    TransCLIPClassifier,
     ZeroShotClassifier,
 )
 
@@ -37,6 +38,7 @@ LEARNERS = {
     "gda": GDAClassifier(),
     "proker": ProKeRClassifier(),
     "lp++": LPPlusPlusClassifier(max_iter=30),
+    "transclip": TransCLIPClassifier(),
 }
 every_learner = pytest.mark.parametrize("name", list(LEARNERS))
 every_classifier = pytest.mark.parametrize("name", [*LEARNERS, "zero-shot"])
@@ -98,6 +100,7 @@ def queries(rng, head):
         GDAClassifier(texts=None),
         ProKeRClassifier(texts=None),
         LPPlusPlusClassifier(texts=None),
+        TransCLIPClassifier(texts=None),
     ]
 )
 def test_rival_passes_the_common_checks(estimator, check):
@@ -626,6 +629,10 @@ def test_zero_shot_without_texts_says_what_it_needs(rng, shots):
         ("proker", {"beta": 0}),
         ("proker", {"lmbda": 0}),
         ("lp++", {"max_iter": 2.5}),
+        ("transclip", {"lmbda": -1}),
+        ("transclip", {"gamma": 0}),
+        ("transclip", {"gamma": "best"}),
+        ("transclip", {"n_neighbors": 0}),
         ("zero-shot", {"temperature": 0}),
     ],
 )

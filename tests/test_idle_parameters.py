@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier, TextHead
+from skbridge.baselines import TransCLIPClassifier
 
 TRAINED = {"mode": "trained", "max_iter": 2}
 LBFGS = TRAINED | {"early_stopping": False}
@@ -45,6 +46,7 @@ IDLE = [
     (BridgedGDAClassifier, {"bridge": "identity"}, {"bridge_rank": 3}),
     (BridgedGDAClassifier, NO_TEXTS, {"lambda_1": 0.5}),
     (BridgedGDAClassifier, {}, {"reject_label": "other"}),
+    (TransCLIPClassifier, NO_TEXTS, {"lmbda": 0.3}),
 ]
 
 

@@ -13,6 +13,7 @@ from skbridge.baselines import (
     LPPlusPlusClassifier,
     ProKeRClassifier,
     TipAdapterClassifier,
+    TransCLIPClassifier,
     ZeroShotClassifier,
 )
 
@@ -24,6 +25,7 @@ CLASSIFIERS = [
     LPPlusPlusClassifier,
     ProKeRClassifier,
     TipAdapterClassifier,
+    TransCLIPClassifier,
     ZeroShotClassifier,
 ]
 N_CLASSES, WIDTH = 8, 64

@@ -41,6 +41,7 @@ from skbridge.baselines import (
     LPPlusPlusClassifier,
     ProKeRClassifier,
     TipAdapterClassifier,
+    TransCLIPClassifier,
     ZeroShotClassifier,
 )
 
@@ -164,6 +165,7 @@ def test_scores_equal_those_of_grid_search(scoring, dtype):
         (ProKeRClassifier(), {"alpha": [0.0, 1.0], "beta": [1.0, 5.0]}),
         (GDAClassifier(), {"alpha": [0.01, 1.0], "temperature": [0.5, None]}),
         (LPPlusPlusClassifier(), {"max_iter": [3, 5]}),
+        (TransCLIPClassifier(), {"lmbda": [0.5, 2.0]}),
         (ZeroShotClassifier(), {"temperature": [1.0, 5.0]}),
     ],
 )
@@ -359,7 +361,13 @@ def test_text_free_space_searches_the_cut_alone(problem):
 
 @pytest.mark.parametrize(
     "estimator",
-    [TipAdapterClassifier(), ProKeRClassifier(), GDAClassifier(), ZeroShotClassifier()],
+    [
+        TipAdapterClassifier(),
+        ProKeRClassifier(),
+        GDAClassifier(),
+        TransCLIPClassifier(),
+        ZeroShotClassifier(),
+    ],
 )
 def test_rivals_are_searched_by_default(problem, estimator):
     X, y, head = problem

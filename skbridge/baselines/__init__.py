@@ -13,11 +13,12 @@ like it.
 `_gda`                    Gaussian discriminant analysis
 `_lp_plus_plus`           LP++
 `_proker`                 ProKeR
+`_transclip`              TransCLIP
 ========================  =======================================================
 
 A further rival is one more file and a line here. It may import `_classifiers`,
-`_class_sums`, `_rows`, `_validation` and `_clip.device`; only users, examples and
-benchmarks import this package.
+`_held_out`, `_class_sums`, `_rows`, `_validation` and `_clip.device`; only users,
+examples and benchmarks import this package.
 """
 
 from skbridge.baselines._ape import APEClassifier
@@ -25,6 +26,7 @@ from skbridge.baselines._gda import GDAClassifier
 from skbridge.baselines._lp_plus_plus import LPPlusPlusClassifier
 from skbridge.baselines._proker import ProKeRClassifier
 from skbridge.baselines._tip_adapter import TipAdapterClassifier
+from skbridge.baselines._transclip import TransCLIPClassifier
 from skbridge.baselines._zero_shot import ZeroShotClassifier
 
 __all__ = [
@@ -33,5 +35,6 @@ __all__ = [
     "LPPlusPlusClassifier",
     "ProKeRClassifier",
     "TipAdapterClassifier",
+    "TransCLIPClassifier",
     "ZeroShotClassifier",
 ]

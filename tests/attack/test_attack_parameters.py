@@ -13,6 +13,7 @@ from skbridge.baselines import (
     LPPlusPlusClassifier,
     ProKeRClassifier,
     TipAdapterClassifier,
+    TransCLIPClassifier,
 )
 
 
@@ -58,7 +59,7 @@ def some(rng, **choices):
 def random_classifier(rng, head):
     """One of the classifiers with random parameters that its docstring allows."""
     bridge = ["auto", "identity"]
-    kind = rng.integers(7)
+    kind = rng.integers(8)
     if kind == 0:
         params = some(
             rng,
@@ -90,6 +91,7 @@ def random_classifier(rng, head):
         GDAClassifier,
         ProKeRClassifier,
         LPPlusPlusClassifier,
+        TransCLIPClassifier,
     ]
     return rivals[kind - 2](head)
 
