@@ -11,6 +11,7 @@ import pytest
 from paper_layouts import LAYOUTS, NAMES, WNIDS, write_layout
 from PIL import Image
 from sklearn.base import clone
+from torchvision.datasets import Flowers102
 
 from skbridge import CLIPEmbedder, CLIPTexts, SeMoBridgeClassifier
 from skbridge._texts.templates import TEMPLATES
@@ -224,11 +225,19 @@ def test_sun397_class_names_may_lie_beside_the_images(tmp_path):
     assert load_few_shot_dataset("sun397", tmp_path).class_names[0] == "indoor apse"
 
 
+@pytest.mark.skipif(not hasattr(Flowers102, "classes"), reason="needs torchvision 0.22")
 def test_flower_names_are_torchvisions_without_a_file(tmp_path):
     paper_layouts.oxford_flowers(tmp_path / "flowers-102", names=False)
     data = load_few_shot_dataset("oxford_flowers", tmp_path)
     assert len(data.class_names) == 102
     assert data.class_names[0] == "pink primrose"
+
+
+def test_older_torchvision_needs_a_file_of_flower_names(tmp_path, monkeypatch):
+    monkeypatch.delattr(Flowers102, "classes", raising=False)
+    paper_layouts.oxford_flowers(tmp_path / "flowers-102", names=False)
+    with pytest.raises(ValueError, match=r"cat_to_name\.json.*torchvision"):
+        load_few_shot_dataset("oxford_flowers", tmp_path)
 
 
 # CoOp's split files

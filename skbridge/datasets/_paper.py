@@ -120,7 +120,8 @@ def load_few_shot_dataset(
     Class names are those of the split file where one is read. Otherwise they come
     from the folder: ImageNet's from CoOp's ``classnames.txt``,
     else torchvision's ``meta.bin``, else the list that open_clip comes with;
-    those of Flowers from ``cat_to_name.json``, else torchvision's list.
+    those of Flowers from ``cat_to_name.json``, else the list in torchvision 0.22 or
+    newer.
 
     Examples
     --------

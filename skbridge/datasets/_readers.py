@@ -50,6 +50,13 @@ def read_flowers(folder):
     else:
         from torchvision.datasets import Flowers102
 
+        if not hasattr(Flowers102, "classes"):
+            raise ValueError(
+                f"The class names of Oxford Flowers are neither in {listed}, which "
+                "does not exist, nor in torchvision, which lists them from release "
+                "0.22 on. Copy CoOp's cat_to_name.json there, or update torch and "
+                "torchvision."
+            )
         names = Flowers102.classes
     if not (folder / "setid.mat").exists():
         return names, {"all": items}, None

@@ -146,7 +146,7 @@ DATASETS = {
             "jpg/image_00001.jpg ...",
             "imagelabels.mat",
             "setid.mat (optional: the authors' split)",
-            "cat_to_name.json (CoOp's; optional where torchvision is installed)",
+            "cat_to_name.json (CoOp's; optional with torchvision 0.22 or newer)",
         ),
         split_file="split_zhou_OxfordFlowers.json",
     ),
