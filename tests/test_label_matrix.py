@@ -10,7 +10,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
@@ -24,7 +23,6 @@ from sklearn.model_selection import (
 )
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.semi_supervised import SelfTrainingClassifier
-from sklearn.utils.fixes import parse_version
 
 from skbridge import BridgedGDAClassifier, CLIPTexts, SeMoBridgeClassifier, TextHead
 
@@ -94,11 +92,10 @@ USES = {
     "self_training": self_trained,
     "halving": fitted_accuracy(halving),
     "learning_curve": curve,
-}
-if parse_version(sklearn.__version__) >= parse_version("1.8"):
-    USES["calibrated_temperature"] = fitted_accuracy(
+    "calibrated_temperature": fitted_accuracy(
         lambda e: CalibratedClassifierCV(e, cv=2, method="temperature")
-    )
+    ),
+}
 
 LABELS = {
     "str": np.asarray,
