@@ -7,20 +7,25 @@ left out of the first part.
 
 - Unlabelled images: half of the queries, drawn anew for each seed, are given without
   labels, and accuracy is that on the other half. Beside `BridgedGDAClassifier` are
-  scikit-learn's `SelfTrainingClassifier` around it, and `LabelSpreading` on the unit
-  embeddings.
+  scikit-learn's `SelfTrainingClassifier` around it, `LabelSpreading` on the unit
+  embeddings, and `TransCLIPClassifier`. A second table has the accuracy on the
+  unlabelled images themselves: TransCLIP and LabelSpreading then give the labels found
+  in `fit`, the others predict. Gains are over `BridgedGDAClassifier` without unlabelled
+  images.
 - Unknown classes: a third of the classes, drawn anew, has neither shots nor texts. The
   AUROC is that of telling their queries from the others, by `score_samples`, by the
   largest probability, and by MCM (the largest softmax probability of the cosines with
   the class texts, at temperature 1). Beside it what ``reject=0.05`` gives up.
 
-Nothing is chosen on the queries.
+Nothing is chosen on the queries. With ``--records`` results are kept as they come, and
+a later run makes only those that are missing.
 """
 
 import argparse
+import json
 import os
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 
@@ -32,22 +37,59 @@ from _measure import markdown_table
 from accuracy import DATA_SETS, SHOTS, expected_calibration_error, load_problem
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from skbridge import BridgedGDAClassifier
 from skbridge._rows import unit
+from skbridge.baselines import TransCLIPClassifier
 
 REJECTED = 0.05
-UNLABELLED = ["BridgedGDA", "SelfTrainingClassifier", "LabelSpreading"]
+BEFORE = "before"
 UNKNOWN = ["score_samples", "largest probability", "MCM"]
 
 
-def accuracy(classifier, X, y):
-    return 100 * np.mean(classifier.predict(X) == y)
+# Each fits to unlabelled images too, whose label is -1, and returns the classifier.
 
 
-def unlabelled_gains(folder, name, n_shots, seed):
-    """Accuracy without unlabelled images, and the gain of each method from them."""
+def before(problem, X, y):
+    return BridgedGDAClassifier(problem.head).fit(problem.X, problem.y)
+
+
+def bridged(problem, X, y):
+    return BridgedGDAClassifier(problem.head, missing_label=-1).fit(X, y)
+
+
+def self_training(problem, X, y):
+    return SelfTrainingClassifier(BridgedGDAClassifier(problem.head)).fit(X, y)
+
+
+def label_spreading(problem, X, y):
+    spreading = LabelSpreading(kernel="knn", n_neighbors=10)
+    return make_pipeline(FunctionTransformer(unit), spreading).fit(X, y)
+
+
+def transclip(problem, X, y):
+    return TransCLIPClassifier(**problem.rival_texts, missing_label=-1).fit(X, y)
+
+
+UNLABELLED = {
+    BEFORE: before,
+    "BridgedGDA": bridged,
+    "SelfTrainingClassifier": self_training,
+    "LabelSpreading": label_spreading,
+    "TransCLIP": transclip,
+}
+GAINS = [method for method in UNLABELLED if method != BEFORE]
+
+
+def accuracy(labels, y):
+    return 100 * float(np.mean(labels == y))
+
+
+def unlabelled(folder, name, n_shots, seed, method):
+    """Accuracy of a method on the unlabelled half of the queries and on the other."""
     problem = load_problem(folder, name, n_shots, seed) or load_problem(
         folder, name, n_shots, 0
     )
@@ -58,22 +100,39 @@ def unlabelled_gains(folder, name, n_shots, seed):
     X = np.concatenate([problem.X, problem.queries[pool]])
     y = np.concatenate([problem.y, np.full(len(pool), -1)])
     queries, targets = problem.queries[judged], problem.targets[judged]
-    plain = BridgedGDAClassifier(problem.head).fit(problem.X, problem.y)
-    both = BridgedGDAClassifier(problem.head, missing_label=-1).fit(X, y)
-    rounds = SelfTrainingClassifier(BridgedGDAClassifier(problem.head)).fit(X, y)
-    spreading = LabelSpreading(kernel="knn", n_neighbors=10).fit(unit(X), y)
-    before = accuracy(plain, queries, targets)
-    proba = both.predict_proba(queries)
-    codes = np.searchsorted(both.classes_, targets)
-    return {
-        "before": before,
-        "BridgedGDA": accuracy(both, queries, targets) - before,
-        "SelfTrainingClassifier": accuracy(rounds, queries, targets) - before,
-        "LabelSpreading": accuracy(spreading, unit(queries), targets) - before,
-        "used": float(both.uses_unlabelled_),
-        "ECE": 100 * expected_calibration_error(proba, codes),
+    fitted = UNLABELLED[method](problem, X, y)
+    if method == "TransCLIP":
+        found = fitted.transduction_
+    elif method == "LabelSpreading":
+        found = fitted[-1].transduction_[len(problem.y) :]
+    else:
+        found = fitted.predict(problem.queries[pool])
+    record = {
+        "other": accuracy(fitted.predict(queries), targets),
+        "own": accuracy(found, problem.targets[pool]),
         "texts": problem.has_texts,
     }
+    if method == "BridgedGDA":
+        proba = fitted.predict_proba(queries)
+        codes = np.searchsorted(fitted.classes_, targets)
+        record["used"] = float(fitted.uses_unlabelled_)
+        record["ECE"] = 100 * expected_calibration_error(proba, codes)
+    return record
+
+
+def unlabelled_cells(records, half):
+    """Gains of the methods on one half, by (data set, number of shots)."""
+    draws = {}
+    for (name, n_shots, seed, method), record in records.items():
+        draws.setdefault((name, n_shots, seed), {})[method] = record
+    cells = {}
+    for (name, n_shots, _), found in draws.items():
+        start = found[BEFORE][half]
+        gains = {m: r[half] - start for m, r in found.items() if m != BEFORE}
+        rest = {"before": start, "texts": found[BEFORE]["texts"]}
+        rest |= {key: found["BridgedGDA"][key] for key in ("used", "ECE")}
+        cells.setdefault((name, n_shots), []).append(gains | rest)
+    return cells
 
 
 def unknown_classes(folder, name, n_shots, seed):
@@ -106,15 +165,30 @@ def unknown_classes(folder, name, n_shots, seed):
     return found | {"texts": problem.has_texts}
 
 
-def measured(function, jobs, n_jobs):
-    """Records of the jobs by (data set, number of shots)."""
-    cells = {}
+def measured(function, folder, jobs, n_jobs, path):
+    """Records of the jobs; with `path` only those are made that are not in it."""
+    known = {}
+    if path is not None and path.exists():
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        known = {
+            tuple(line["job"]): line["record"]
+            for line in lines
+            if line["part"] == function.__name__
+        }
     with ProcessPoolExecutor(n_jobs) as pool:
-        futures = {job: pool.submit(quietly, function, *job) for job in jobs}
-    for (_, name, n_shots, _), future in futures.items():
-        if future.result() is not None:
-            cells.setdefault((name, n_shots), []).append(future.result())
-    return cells
+        futures = {
+            pool.submit(quietly, function, folder, *job): job
+            for job in jobs
+            if job not in known
+        }
+        for future in as_completed(futures):
+            job, record = futures[future], future.result()
+            known[job] = record
+            if path is not None:
+                line = {"part": function.__name__, "job": job, "record": record}
+                with path.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+    return {job: known[job] for job in jobs if known[job] is not None}
 
 
 def quietly(function, *job):
@@ -169,25 +243,33 @@ def main(argv=None):
     parser.add_argument("--shots", nargs="+", type=int, default=list(SHOTS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--records", type=Path, help="JSON lines, read and extended")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(argv)
-    jobs = [
-        (options.features, *job)
-        for job in product(options.data, options.shots, range(options.seeds))
+    jobs = list(product(options.data, options.shots, range(options.seeds)))
+    own = [
+        (*job, method) for job in jobs for method in UNLABELLED if job[0] != "imagenet"
     ]
-    own = [job for job in jobs if job[1] != "imagenet"]
-    gains = measured(unlabelled_gains, own, options.jobs)
-    unknown = measured(unknown_classes, jobs, options.jobs)
+    run = {"n_jobs": options.jobs, "path": options.records}
+    halves = measured(unlabelled, options.features, own, **run)
+    others, own = unlabelled_cells(halves, "other"), unlabelled_cells(halves, "own")
+    unknown = {}
+    records = measured(unknown_classes, options.features, jobs, **run)
+    for (name, n_shots, _), record in records.items():
+        unknown.setdefault((name, n_shots), []).append(record)
     rejection = ["known rejected", "unknown rejected"]
     text = "\n\n".join(
         [
             "# Unlabelled images and unknown classes",
             "Made by `python benchmarks/open_world.py`, whose `--help` says how.",
             "## Half of the queries as unlabelled images: gain in points",
-            means(gains, options.shots, UNLABELLED, "+"),
-            table(gains, options.shots, UNLABELLED, "+"),
+            "On the other half:",
+            means(others, options.shots, GAINS, "+"),
+            table(others, options.shots, GAINS, "+"),
+            "On the unlabelled images themselves:",
+            means(own, options.shots, GAINS, "+"),
             "Accuracy before, share of fits that used them, calibration error after:",
-            table(gains, options.shots, ["before", "used", "ECE"]),
+            table(others, options.shots, ["before", "used", "ECE"]),
             "## A third of the classes unknown: AUROC in %",
             means(unknown, options.shots, UNKNOWN),
             table(unknown, options.shots, UNKNOWN),
