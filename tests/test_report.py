@@ -7,6 +7,7 @@ import re
 import shutil
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from photo_folders import NEW, SHOTS, write_bad_photos, write_photos
 
@@ -73,6 +74,52 @@ def test_the_page_has_everything_and_loads_nothing(page):
     assert "copy.png" in copies
     assert sum(map(sum, content["matrix"]["counts"])) == len(model.shots)
     assert all(item["thumb"] for item in content["items"])
+
+
+@pytest.fixture(scope="module")
+def labelled(page, folder):
+    """A page of photographs whose labels are known, but for one; and predictions."""
+    path = folder / "labelled.html"
+    new = sorted(map(str, (folder / "new").glob("a*/*.png")))
+    names = {"ambulance": EVIL_CLASS, "ant": "anchor"}
+    labels = [os.path.basename(os.path.dirname(name)) for name in new]
+    labels = [None, *(names.get(label, label) for label in labels[1:])]
+    return path, write_report(page[1], new, path, labels=labels), labels
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names are not allowed there")
+def test_known_labels_give_accuracy_and_confusions(labelled):
+    path, predicted, labels = labelled
+    content = content_of(path)
+    is_labelled = np.array([label is not None for label in labels])
+    right = (predicted.labels == np.array(labels))[is_labelled]
+    measured = predicted.measured
+    assert (measured.n, measured.accuracy) == (len(right), right.mean())
+    assert measured.interval[0] < measured.accuracy < measured.interval[1]
+    numbers = {name: (value, note) for name, value, note in content["numbers"]}
+    assert numbers["Accuracy"][0] == f"{right.mean():.1%}"
+    assert f"of {len(right)} with a label" in numbers["Accuracy"][1]
+    assert content["matrix"]["new"]
+    assert sum(map(sum, content["matrix"]["counts"])) == len(right)
+    confused = {
+        (pair["true"], content["items"][i]["top"][0][0], i)
+        for pair in content["confusions"]
+        for i in pair["items"]
+    }
+    classes = content["classes"]
+    assert confused == {
+        (classes.index(labels[i]), classes.index(predicted.labels[i]), i)
+        for i in np.flatnonzero(is_labelled)
+        if labels[i] != predicted.labels[i]
+    }
+    assert 0 < len(confused) < len(right) < len(labels)
+
+
+def test_labels_of_no_class_are_refused(page, folder, tmp_path):
+    with pytest.raises(ValueError, match=r"labels has 'giraffe'"):
+        write_report(
+            page[1], good_photos(folder)[:1], tmp_path / "p", labels=["giraffe"]
+        )
 
 
 def test_more_photographs_than_a_page_shows_are_the_uncertain_ones(
@@ -216,6 +263,27 @@ def test_names_like_html_do_nothing(page, browser, tmp_path):
     assert row["label"] == '=1+1,"<b>'
 
 
+@pytest.mark.skipif(os.name != "posix", reason="such names are not allowed there")
+def test_wrong_predictions_are_shown_with_their_label(labelled, browser):
+    path, predicted, labels = labelled
+    pairs = zip(labels, predicted.labels, strict=True)
+    n_wrong = sum(label not in (None, best) for label, best in pairs)
+    with browser_page(browser) as (opened, troubles):
+        opened.goto(path.as_uri())
+        opened.select_option("#show", "wrong")
+        tiles = opened.locator("#sheet .tile")
+        assert tiles.count() == n_wrong
+        assert "is anchor" in " ".join(tiles.all_inner_texts())
+        tiles.first.click()
+        opened.click("#choices button:has-text('as labelled')")
+        assert opened.locator("#corrected").inner_text() == "1 correction"
+        opened.keyboard.press("Escape")
+        opened.click("[data-section=confusions]")
+        assert "New photographs" in opened.locator("#confusions .about").inner_text()
+        assert opened.locator("#confusions .tile").count() == n_wrong
+        assert own_requests(path, troubles) == []
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_fits_its_window(page, browser, width, theme):
@@ -250,5 +318,8 @@ def test_the_command_writes_the_page(page, folder, tmp_path, capsys):
     assert main([*command, "-o", str(tmp_path / "page.html")]) == 0
     out, err = capsys.readouterr()
     assert "photographs, " in out
+    assert "accuracy " in out
+    assert "with a label (95% interval" in out
     assert "10 photographs cannot be read" in err
+    assert "3 photographs in folders that name no class of the model: 'amb" in err
     assert content_of(tmp_path / "page.html")["title"] == "Photographs of new"

@@ -18,8 +18,10 @@ examples:
   find . -name '*.jpg' -mtime -1 | skbridge predict model.skb - --json
 """
 _REPORT_EXAMPLES = """\
-The page is one file and loads nothing. Labels that are corrected on it are saved as
-corrections.csv, for: skbridge fit photos/ -o model.skb --corrections corrections.csv
+The page is one file and loads nothing. If the new photographs lie in folders that are
+named like the classes, it shows how many are classified correctly. Labels that are
+corrected on it are saved as corrections.csv, for:
+  skbridge fit photos/ -o model.skb --corrections corrections.csv
 
 example:
   skbridge report model.skb new/ -o report.html
@@ -154,13 +156,28 @@ def run_report(options):
     _check_writable(options.output)
     model = _load(options)
     paths = _sources(options.sources)
-    predicted = write_report(model, paths, options.output, n_next=options.n)
-    _tell_unreadable(predicted.unreadable)
-    size = os.path.getsize(options.output) / 1e6
-    print(
-        f"{len(predicted.paths)} photographs, {int(predicted.unknown.sum())} unknown; "
-        f"written {output.printable(options.output)} ({size:.1f} MB)"
+    labels = _labels_of_classes(options.sources, model.classifier.classes_)
+    predicted = write_report(
+        model,
+        paths,
+        options.output,
+        labels=[labels.get(path) for path in paths],
+        n_next=options.n,
     )
+    _tell_unreadable(predicted.unreadable)
+    print(
+        f"{output.count(len(predicted.paths), 'photograph')}, "
+        f"{int(predicted.unknown.sum())} unknown"
+    )
+    if predicted.measured:
+        measured, (low, high) = predicted.measured, predicted.measured.interval
+        print(
+            f"accuracy {measured.accuracy:.1%} of {measured.n} with a label (95% "
+            f"interval {low:.1%} to {high:.1%}), calibration error "
+            f"{measured.calibration_error:.1%}"
+        )
+    size = os.path.getsize(options.output) / 1e6
+    print(f"written {output.printable(options.output)} ({size:.1f} MB)")
 
 
 def run_label_next(options):
@@ -312,6 +329,30 @@ def _files_of(sources):
         lost = [one.path for one in images.left_out if one.is_image]
         paths += sorted([*images.paths, *lost])
     return list(dict.fromkeys(map(os.path.abspath, paths)))
+
+
+def _labels_of_classes(sources, classes):
+    """Labels of the files in folders, where they are among these classes."""
+    from skbridge.datasets import load_image_folder
+
+    labels = {}
+    for source in sources:
+        if not os.path.isdir(os.path.expanduser(source)):
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            data = load_image_folder(source)
+        for path, label in zip(data.paths, data.target, strict=True):
+            if label is not None:
+                labels[os.path.abspath(path)] = str(label)
+    known = {path: label for path, label in labels.items() if label in classes}
+    others = sorted(set(labels.values()) - set(known.values()))
+    if known and others:
+        output.tell(
+            f"warning: {output.count(len(labels) - len(known), 'photograph')} in "
+            f"folders that name no class of the model: {shown(others)}"
+        )
+    return known
 
 
 def _verbose():

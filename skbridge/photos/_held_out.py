@@ -112,11 +112,32 @@ def judge(classifier, X, codes):
     confidence = softmax(scores[known], classifier.temperature_).max(axis=1)
     return HeldOut(
         **counts,
-        accuracy=float(right.mean()),
-        interval=wilson_interval(int(right.sum()), len(right)),
-        confidence=float(confidence.mean()),
-        calibration_error=_calibration_error(confidence, right),
+        **measures(confidence, right),
     )
+
+
+def measures(confidence, right):
+    """Accuracy and calibration of predicted labels.
+
+    Parameters
+    ----------
+    confidence : ndarray of shape (n_images,)
+        Probability of each predicted label.
+    right : ndarray of shape (n_images,)
+        Whether it is right.
+
+    Returns
+    -------
+    dict
+        ``accuracy``, ``interval``, ``confidence`` and ``calibration_error``, as in
+        `HeldOut`.
+    """
+    return {
+        "accuracy": float(right.mean()),
+        "interval": wilson_interval(int(right.sum()), len(right)),
+        "confidence": float(confidence.mean()),
+        "calibration_error": _calibration_error(confidence, right),
+    }
 
 
 def wilson_interval(right, n):

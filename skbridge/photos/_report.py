@@ -14,12 +14,14 @@ from importlib import resources
 
 import numpy as np
 from PIL import Image
+from sklearn.utils import Bunch
 
 from skbridge._files import written_atomically
 from skbridge._images.batches import Unreadable, read_in_batches
+from skbridge._messages import shown
 from skbridge._rows import unit
 from skbridge._version import __version__
-from skbridge.photos._held_out import held_out_scores
+from skbridge.photos._held_out import held_out_scores, measures
 from skbridge.review import label_next, near_duplicates, suspicious_labels
 
 # Predicted classes that are stored of each photograph.
@@ -28,7 +30,7 @@ _TOP = 3
 _MOST_PHOTOS = 10_000
 _MOST_SUSPICIOUS = 60
 _MOST_CONFUSIONS = 40
-_MOST_SHOTS_OF_CONFUSION = 12
+_MOST_ITEMS_OF_CONFUSION = 12
 _MOST_DUPLICATES = 200
 _MOST_CLASSES_OF_MATRIX = 24
 _NEAREST_SHOTS = 5
@@ -38,14 +40,14 @@ _WEBP_QUALITY = 70
 _READ_AT_ONCE = 64
 
 
-def write_report(model, paths, output, *, n_next=20):
+def write_report(model, paths, output, *, labels=None, n_next=20):
     """Write a page that shows photographs with their labels, and what is doubtful.
 
     The page is one HTML file of less than 30 MB, to be opened from disk. It shows the
     new photographs, uncertain ones first, those that are unknown, those to label next,
-    near-duplicates of training photographs, and training photographs whose label the
-    others contradict or that they confuse. Labels that are corrected on the page are
-    exported as CSV, for `read_corrections`.
+    near-duplicates of training photographs, training photographs whose label the
+    others contradict, and which classes are confused. Labels that are corrected on the
+    page are exported as CSV, for `read_corrections`.
 
     Parameters
     ----------
@@ -54,18 +56,25 @@ def write_report(model, paths, output, *, n_next=20):
         New photographs. Of more than 10,000 the most uncertain are shown.
     output : str or path-like
         The HTML file to write.
+    labels : list of (str or None), default=None
+        True labels of the new photographs, None for one whose label is not known. With
+        them the page shows the accuracy on these, and their confusions in place of
+        those of training photographs.
     n_next : int, default=20
         How many photographs are marked to be labelled next.
 
     Returns
     -------
     Bunch
-        The predictions, as :meth:`PhotoModel.predict` returns them.
+        The predictions, as :meth:`PhotoModel.predict` returns them, and ``measured``:
+        for photographs with a label a Bunch of their number ``n``, ``accuracy``, its
+        95 % ``interval``, ``confidence`` (mean probability) and ``calibration_error``;
+        None if there are none.
 
     Raises
     ------
     ValueError
-        If no photograph can be read.
+        If no photograph can be read, or a label is none of the model's classes.
 
     Examples
     --------
@@ -84,12 +93,25 @@ def write_report(model, paths, output, *, n_next=20):
     '<!DOCTYPE html>'
     """
     # Corrections that are exported from the page are read in any folder.
-    predicted = model.predict([os.path.abspath(path) for path in paths])
-    page = _Page(model, predicted)
+    paths = [os.path.abspath(path) for path in paths]
+    labels = dict(zip(paths, labels or [None] * len(paths), strict=True))
+    _check_labels(labels.values(), model.classifier.classes_)
+    predicted = model.predict(paths)
+    page = _Page(model, predicted, [labels[path] for path in predicted.paths])
+    predicted.measured = page.measured
     content = page.content(n_next)
     with written_atomically(output) as stream:
         stream.write(_html(content).encode())
     return predicted
+
+
+def _check_labels(labels, classes):
+    others = set(labels) - {None, *classes}
+    if others:
+        raise ValueError(
+            f"labels has {shown(sorted(others))}, which the model does not know. "
+            "Expected None or one of its classes for each photograph."
+        )
 
 
 class _Page:
@@ -98,7 +120,7 @@ class _Page:
     The new photographs are its first items, followed by the shots that it needs.
     """
 
-    def __init__(self, model, predicted):
+    def __init__(self, model, predicted, labels):
         self.model = model
         self.predicted = predicted
         self.classes = [str(label) for label in model.classifier.classes_]
@@ -107,8 +129,20 @@ class _Page:
         self.shot_labels = np.array([str(model.labels[row]) for row in shots])
         self.shot_codes = np.searchsorted(model.classifier.classes_, self.shot_labels)
         self.shot_embeddings = model.embeddings[shots]
+        code = {label: k for k, label in enumerate(self.classes)} | {None: -1}
+        #: Class of each new photograph, -1 where it is not known.
+        self.true = np.array([code[label] for label in labels])
+        self.best = np.searchsorted(model.classifier.classes_, predicted.labels)
+        self.measured = self._measured()
         self.items = []
         self._item_of_shot = {}
+
+    def _measured(self):
+        rows = np.flatnonzero(self.true >= 0)
+        if not len(rows):
+            return None
+        right = self.true[rows] == self.best[rows]
+        return Bunch(n=len(rows), **measures(self.predicted.probabilities[rows], right))
 
     def content(self, n_next):
         """All of the page's content."""
@@ -125,7 +159,7 @@ class _Page:
         content = {
             "suspicious": self._suspicious(),
             "duplicates": self._duplicates(rows, copies),
-            **self._confusions(),
+            **self._confusions(rows),
         }
         self._add_thumbnails(len(rows))
         return content | {
@@ -160,6 +194,8 @@ class _Page:
                 "name": os.path.relpath(path, common or os.curdir),
                 "top": _top(predicted.proba[row]),
             }
+            if self.true[row] >= 0:
+                item["true"] = int(self.true[row])
             if predicted.unknown[row]:
                 item["unknown"] = True
             if row in rank:
@@ -219,12 +255,28 @@ class _Page:
             if int(copies.indices[i]) in position
         ]
 
-    def _confusions(self):
-        codes, n_classes = self.shot_codes, len(self.classes)
-        scores = held_out_scores(self.model.classifier, self.shot_embeddings, codes)
-        scored = np.flatnonzero(np.isfinite(scores).all(axis=1))
-        best = np.full(len(codes), -1)
-        best[scored] = scores[scored].argmax(axis=1)
+    def _predicted_shots(self):
+        """Class of each shot by a fit without it, -1 where there is none."""
+        scores = held_out_scores(
+            self.model.classifier, self.shot_embeddings, self.shot_codes
+        )
+        is_scored = np.isfinite(scores).all(axis=1)
+        return np.where(is_scored, scores.argmax(axis=1), -1)
+
+    def _confusions(self, shown_rows):
+        """Confusions of new photographs or, if none has a label, of held-out shots."""
+        n_classes = len(self.classes)
+        position = {int(row): place for place, row in enumerate(shown_rows)}
+        codes, best = (
+            (self.true, self.best)
+            if self.measured
+            else (self.shot_codes, self._predicted_shots())
+        )
+
+        def item_of(row, other):
+            return position.get(row) if self.measured else self._shot(row, other)
+
+        scored = np.flatnonzero((codes >= 0) & (best >= 0))
         counts = np.zeros((n_classes, n_classes), dtype=int)
         np.add.at(counts, (codes[scored], best[scored]), 1)
         wrong = counts - np.diag(np.diag(counts))
@@ -236,12 +288,11 @@ class _Page:
                 "predicted": int(other),
                 "count": int(wrong[own, other]),
                 "of": int(counts[own].sum()),
-                "shots": [
-                    self._shot(row, other)
-                    for row in np.flatnonzero((codes == own) & (best == other))[
-                        :_MOST_SHOTS_OF_CONFUSION
-                    ]
-                ],
+                "items": [
+                    place
+                    for row in np.flatnonzero((codes == own) & (best == other)).tolist()
+                    if (place := item_of(row, other)) is not None
+                ][:_MOST_ITEMS_OF_CONFUSION],
             }
             for own, other in pairs
         ]
@@ -249,7 +300,11 @@ class _Page:
         part = sorted(list(involved)[:_MOST_CLASSES_OF_MATRIX])
         if n_classes <= _MOST_CLASSES_OF_MATRIX:
             part = list(range(n_classes))
-        matrix = {"shown": part, "counts": counts[np.ix_(part, part)].tolist()}
+        matrix = {
+            "new": self.measured is not None,
+            "shown": part,
+            "counts": counts[np.ix_(part, part)].tolist(),
+        }
         return {"confusions": confusions, "matrix": matrix}
 
     def _add_thumbnails(self, n_new):
@@ -273,36 +328,40 @@ class _Page:
         return f"{self.model.embedder.model} · skbridge {__version__}{part}"
 
     def _numbers(self, n_copies):
-        predicted, held_out = self.predicted, self.model.held_out
-        n = len(predicted.paths)
+        predicted, n_shots = self.predicted, len(self.shot_paths)
         reject = getattr(self.model.classifier, "reject", None)
         numbers = [
-            ["New photographs", f"{n:,}", f"{len(self.classes):,} classes"],
-            [
+            (
+                "New photographs",
+                f"{len(predicted.paths):,}",
+                f"{len(self.classes):,} classes, {n_shots:,} shots",
+            ),
+            (
                 "Unknown",
                 f"{int(predicted.unknown.sum()):,}",
                 "not estimated"
                 if reject is None
                 else f"like no class; {reject:.0%} of known ones too",
-            ],
-            ["Near-duplicates", f"{n_copies:,}", "of training photographs"],
-            ["Shots", f"{sum(held_out.shots):,}", "training photographs with a label"],
+            ),
+            ("Near-duplicates", f"{n_copies:,}", "of training photographs"),
         ]
-        if held_out.accuracy is not None:
-            low, high = held_out.interval
-            numbers += [
-                [
-                    "Held-out accuracy",
-                    f"{held_out.accuracy:.1%}",
-                    f"95% interval {low:.0%} to {high:.0%}",
-                ],
-                [
-                    "Calibration error",
-                    f"{held_out.calibration_error:.1%}",
-                    f"mean probability {held_out.confidence:.0%}",
-                ],
-            ]
+        held_out = self.model.held_out if self.model.held_out.interval else None
+        if self.measured:
+            of = f"of {self.measured.n:,} with a label · "
+            numbers.append(_accuracy("Accuracy", self.measured, of))
+        if held_out:
+            numbers.append(_accuracy("Held-out accuracy", held_out))
+        if best_known := self.measured or held_out:
+            error = f"{best_known.calibration_error:.1%}"
+            note = f"mean probability {best_known.confidence:.0%}"
+            numbers.append(("Calibration error", error, note))
         return numbers
+
+
+def _accuracy(name, measured, of=""):
+    low, high = measured.interval
+    note = f"{of}95% interval {low:.0%} to {high:.0%}"
+    return name, f"{measured.accuracy:.1%}", note
 
 
 def _common_folder(paths):

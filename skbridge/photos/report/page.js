@@ -62,6 +62,7 @@ byId("discard").onclick = () => {
 // Tiles
 
 const guess = (item) => (item.given === undefined ? classes[item.top[0][0]] : item.given);
+const isWrong = (item) => item.true !== undefined && item.true !== item.top[0][0];
 const margin = (item) => item.top[0][1] - (item.top[1] ? item.top[1][1] : 0);
 
 // A thumbnail is decoded when its tile comes near the window.
@@ -102,6 +103,7 @@ function fill(button) {
   const badge = (text, kind = "") => make("span", { className: `badge ${kind}` }, text);
   const badges = [];
   if (label !== undefined) badges.push(badge(label === "" ? "not used" : "corrected"));
+  if (isWrong(item)) badges.push(badge(`is ${classes[item.true]}`, "warn"));
   if (item.unknown) badges.push(badge("unknown", "warn"));
   if (item.rank) badges.push(badge(`label no. ${item.rank}`));
   if (item.duplicate) badges.push(badge("near-duplicate"));
@@ -132,6 +134,7 @@ const shows = {
   unknown: ["Unknown", (item) => item.unknown],
   next: ["To label next", (item) => item.rank],
   duplicates: ["Near-duplicates", (item) => item.duplicate],
+  ...(data.matrix.new && { wrong: ["Wrong", isWrong] }),
   corrected: ["Corrected", (item, position) => corrections.has(position)],
 };
 const orders = {
@@ -274,6 +277,12 @@ function edit(position, origin) {
   const label = corrections.get(position);
   const choices = item.given === undefined ? item.top.map(([k, p]) => [classes[k], percent(p)])
     : [[item.given, "as it is"], ...item.top.map(([k]) => [classes[k], "suggested"])];
+  if (isWrong(item)) {
+    const name = classes[item.true];
+    const choice = choices.find(([other]) => other === name);
+    if (choice) choice[1] += ", as labelled";
+    else choices.push([name, "as labelled"]);
+  }
   byId("choices").replaceChildren(...choices.map(([name, note]) => {
     const button = make("button", { type: "button" }, `${name} · ${note}`);
     button.setAttribute("aria-pressed", label === name);
@@ -344,6 +353,7 @@ const build = {
     return row(item, `${items[item].given} → ${suggested}?`, "most like it", nearest);
   })),
   confusions: () => {
+    byId(data.matrix.new ? "of-new" : "of-shots").hidden = false;
     matrix();
     rows("confusions", data.confusions.map(pair));
   },
@@ -352,8 +362,8 @@ const build = {
 };
 const built = new Set();
 
-function pair({ true: own, predicted, count, of, shots }) {
-  const element = row(null, `${classes[own]} taken for ${classes[predicted]}`, `${count} of ${of}`, shots);
+function pair({ true: own, predicted, count, of, items: tiles }) {
+  const element = row(null, `${classes[own]} taken for ${classes[predicted]}`, `${count} of ${of}`, tiles);
   element.id = `pair-${own}-${predicted}`;
   element.tabIndex = -1;
   return element;
