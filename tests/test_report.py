@@ -301,6 +301,37 @@ def test_the_page_fits_its_window(page, browser, width, theme):
         assert own_requests(path, troubles) == []
 
 
+def test_rows_come_and_go_while_the_page_scrolls(page, browser):
+    path, _ = page
+    with browser_page(browser, viewport={"width": 390, "height": 200}) as (opened, _):
+        opened.goto(path.as_uri())
+        listed = opened.evaluate("listed")
+        height = opened.evaluate("document.documentElement.scrollHeight")
+        counts, visited = set(), set()
+        ways = [*range(0, height, 90), *range(height, 0, -90), height, 0]
+        for y in ways:
+            opened.evaluate(f"scrollTo(0, {y})")
+            opened.evaluate("new Promise(requestAnimationFrame)")
+            opened.evaluate("new Promise(requestAnimationFrame)")
+            drawn = opened.eval_on_selector_all(
+                "#sheet .tile", "tiles => tiles.map(tile => Number(tile.dataset.item))"
+            )
+            start = listed.index(drawn[0])
+            assert drawn == listed[start : start + len(drawn)]
+            # Each stands where it would if all were there.
+            top = opened.evaluate(
+                "sheet.firstChild.getBoundingClientRect().top"
+                " - sheet.getBoundingClientRect().top"
+            )
+            assert abs(top - start / 3 * opened.evaluate("rowHeight")) < 0.1
+            now = opened.evaluate("document.documentElement.scrollHeight")
+            assert abs(now - height) <= 1
+            counts.add(len(drawn))
+            visited.update(drawn)
+        assert visited == set(listed)
+        assert min(counts) < len(listed)
+
+
 def test_relative_paths_are_found_from_other_folders(
     page, folder, tmp_path, monkeypatch
 ):

@@ -146,8 +146,6 @@ const orders = {
 const positions = items.map((_, position) => position).filter((position) => isNew(items[position]));
 let listed = [];
 const sheet = byId("sheet");
-// Rows are drawn in groups of so many.
-const ROWS = 4;
 let columns = 1;
 let rowHeight = 1;
 let drawn = [0, 0];
@@ -192,22 +190,29 @@ function measure() {
   sheet.replaceChildren(tile(listed[0]));
   const grid = getComputedStyle(sheet);
   columns = grid.gridTemplateColumns.split(" ").length;
-  rowHeight = sheet.firstChild.offsetHeight + parseFloat(grid.rowGap);
+  rowHeight = sheet.firstChild.getBoundingClientRect().height + parseFloat(grid.rowGap);
 }
 
 function draw() {
   if (!listed.length || !sheet.offsetWidth) return;
   const above = -sheet.getBoundingClientRect().top / rowHeight;
   const screen = innerHeight / rowHeight;
-  const first = Math.max(0, Math.floor((above - screen) / ROWS) * ROWS);
-  const last = Math.max(ROWS, Math.ceil((above + 2 * screen) / ROWS) * ROWS);
+  const first = Math.max(0, Math.floor(above - screen));
+  const last = Math.max(1, Math.ceil(above + 2 * screen));
   const [begin, stop] = [first * columns, Math.min(listed.length, last * columns)];
   if (begin >= stop || (begin === drawn[0] && stop === drawn[1])) return;
+  const tiles = (from, to) => listed.slice(from, to).map(tile);
+  const [oldBegin, oldStop] = drawn;
   drawn = [begin, stop];
-  const old = new Map([...sheet.children].map((child) => [Number(child.dataset.item), child]));
-  const focused = document.activeElement;
-  sheet.replaceChildren(...listed.slice(begin, stop).map((position) => old.get(position) || tile(position)));
-  if (sheet.contains(focused)) focused.focus({ preventScroll: true });
+  if (begin >= oldStop || stop <= oldBegin) {
+    sheet.replaceChildren(...tiles(begin, stop));
+  } else {
+    // Tiles that stay are not touched, so that the browser lays out new ones only.
+    for (let place = oldBegin; place < begin; place++) sheet.firstChild.remove();
+    for (let place = stop; place < oldStop; place++) sheet.lastChild.remove();
+    sheet.prepend(...tiles(begin, oldBegin));
+    sheet.append(...tiles(oldStop, stop));
+  }
   const below = Math.ceil(listed.length / columns) - Math.ceil(stop / columns);
   sheet.style.padding = `${first * rowHeight}px 0 ${below * rowHeight}px`;
 }
