@@ -8,8 +8,9 @@ from functools import partial
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import UNUSED
 
 from skbridge._cache.folder import cache_folder, open_cache
 from skbridge._cache.keys import image_space
@@ -73,6 +74,72 @@ def _one_behind(items):
         yield from last
         raise
     yield from last
+
+
+def _output(shape, out):
+    """Array of NaN to write embeddings to."""
+    if out is None:
+        return np.full(shape, np.nan, np.float32)
+    if not (
+        isinstance(out, np.ndarray)
+        and out.shape == shape
+        and out.dtype == np.float32
+        and out.flags.writeable
+    ):
+        got = (
+            f"shape {out.shape}, {out.dtype}"
+            f"{'' if out.flags.writeable else ', read-only'}"
+            if isinstance(out, np.ndarray)
+            else type(out).__name__
+        )
+        raise ValueError(
+            f"out must be a writeable float32 array of shape {shape}, one row per "
+            f"image and one column per feature of the model, got {got}."
+        )
+    out[:] = np.nan
+    return out
+
+
+def embed_readable(embedder, images):
+    """Embed images, and say why some cannot be read.
+
+    Parameters
+    ----------
+    embedder : CLIPEmbedder
+        `on_error` makes no difference.
+    images : sequence of images
+
+    Returns
+    -------
+    embeddings : ndarray of shape (n_images, n_features), float32
+        Rows of images that cannot be read are NaN.
+    unreadable : dict of int to str
+        Row of each of these, and the reason.
+
+    Raises
+    ------
+    TypeError
+        If an item is of a type that no image has.
+    """
+    embedder = clone(embedder).set_params(on_error="nan")
+    embeddings, unreadable = embedder._embed_readable(images)
+    return embeddings, {row: why.reason for row, why in sorted(unreadable.items())}
+
+
+def model_facts(embedder):
+    """Facts of the model of an embedder, which is loaded only if no cache has them.
+
+    Parameters
+    ----------
+    embedder : CLIPEmbedder
+
+    Returns
+    -------
+    KnownModel or Backend
+        With `label`, `slug`, `embed_dim` and `fingerprint`.
+    """
+    with open_cache(embedder.cache_dir) as cache:
+        return embedder._know_model(cache, embedder._load)
 
 
 class CLIPEmbedder(TransformerMixin, BaseEstimator):
@@ -241,6 +308,9 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    # `out` is where to write, and no data that a pipeline could hand on.
+    __metadata_request__transform = {"out": UNUSED}
+
     def __init__(
         self,
         model="ViT-B-16",
@@ -297,25 +367,28 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
                 resolve_model(self.model, self.pretrained)
         return self
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Embed images.
 
         Parameters
         ----------
         X : sequence of images
             See the Notes of the class.
+        out : ndarray of shape (n_images, n_features), float32, default=None
+            Array to write the embeddings to, such as a `numpy.memmap` where they do
+            not fit into memory. None makes a new one.
 
         Returns
         -------
         ndarray of shape (n_images, n_features), float32
-            Image embeddings, not normalised. Rows of images that cannot be read are
-            NaN under `on_error="nan"`.
+            Image embeddings, not normalised: `out`, where it is given. Rows of images
+            that cannot be read are NaN under `on_error="nan"`.
 
         Raises
         ------
         ValueError
-            If X is a lone image or no sequence, or, under `on_error="raise"`, if an
-            image cannot be read.
+            If X is a lone image or no sequence, if `out` is of another shape or type,
+            or, under `on_error="raise"`, if an image cannot be read.
         TypeError
             If an item is of a type that no image has, such as a pair of an image and
             its label.
@@ -328,12 +401,28 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
             If images cannot be read under `on_error="nan"`, or the values of images
             do not use the range of their type.
         """
+        embeddings, unreadable = self._embed_readable(X, out)
+        if unreadable:
+            rest = len(unreadable) - _MAX_LISTED
+            listed = [f"X[{row}] {why}" for row, why in sorted(unreadable.items())]
+            warnings.warn(
+                f"Cannot read {len(unreadable)} of {len(embeddings)} images, whose "
+                f"rows are NaN: {'; '.join(listed[:_MAX_LISTED])}"
+                f"{f'; and {rest} more, which' if rest > 0 else '. They'} are False in "
+                "valid_images(X).",
+                UserWarning,
+                stacklevel=3,  # The caller of transform, which scikit-learn wraps.
+            )
+        return embeddings
+
+    def _embed_readable(self, X, out=None):
+        """Embeddings, and the `Unreadable` of each row that is NaN."""
         self._validate_params()
         images = check_images(X)
         load = once(self._load)  # A device that is missing is told of once.
         with open_cache(self.cache_dir) as cache:
             known = self._know_model(cache, load)
-            embeddings = np.full((len(images), known.embed_dim), np.nan, np.float32)
+            embeddings = _output((len(images), known.embed_dim), out)
             space = (
                 None
                 if cache is None
@@ -352,18 +441,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
                 unreadable[position] = unreadable[first]._replace(
                     description=describe_image(images[position])
                 )
-        if unreadable:
-            rest = len(unreadable) - _MAX_LISTED
-            listed = [f"X[{row}] {why}" for row, why in sorted(unreadable.items())]
-            warnings.warn(
-                f"Cannot read {len(unreadable)} of {len(images)} images, whose rows "
-                f"are NaN: {'; '.join(listed[:_MAX_LISTED])}"
-                f"{f'; and {rest} more, which' if rest > 0 else '. They'} are False in "
-                "valid_images(X).",
-                UserWarning,
-                stacklevel=3,  # The caller of transform, which scikit-learn wraps.
-            )
-        return embeddings
+        return embeddings, unreadable
 
     def _embed(self, plan, embeddings, load):
         """Embed what a plan says, in place; give back what cannot be read."""
@@ -490,8 +568,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         ndarray of shape (n_features,), object
             For instance `"vit_b_16_000"` to `"vit_b_16_511"`.
         """
-        with open_cache(self.cache_dir) as cache:
-            known = self._know_model(cache, self._load)
+        known = model_facts(self)
         digits = len(str(known.embed_dim - 1))
         names = [f"{known.slug}_{i:0{digits}d}" for i in range(known.embed_dim)]
         return np.asarray(names, dtype=object)

@@ -250,9 +250,9 @@ def test_the_command_runs_as_a_process(work):
 
 
 def test_errors_of_torch_are_one_line_too(work, capsys, monkeypatch):
-    def fail(self, images):
+    def fail(embedder, images):
         raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB.")
 
-    monkeypatch.setattr("skbridge._embedder.CLIPEmbedder.transform", fail)
+    monkeypatch.setattr("skbridge.photos._model.embed_readable", fail)
     err = failure(capsys, "predict", "model.skb", "new")
     assert "out of memory. Tried" in err

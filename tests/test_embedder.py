@@ -426,8 +426,8 @@ def test_progress_is_written_to_stderr_when_asked_for(embedder, arrays, capsys):
     ("broken", "reason"),
     [
         (0, "OSError: image file is truncated"),
-        (1, "UnidentifiedImageError: cannot identify"),
-        (2, "UnidentifiedImageError: cannot identify"),
+        (1, "UnidentifiedImageError: the file is empty"),
+        (2, "UnidentifiedImageError: it is damaged, or of none of the formats"),
         (3, "FileNotFoundError:"),
         (4, "(IsADirectory|Permission)Error:"),
     ],
@@ -777,3 +777,29 @@ def test_pipeline_on_images_is_cross_validated(embedder, arrays):
     pipeline = make_pipeline(embedder, LogisticRegression(C=100.0))
     images = [Image.fromarray(array) for array in arrays]
     assert cross_val_score(pipeline, images, [0, 1] * 6, cv=3).mean() > 0.9
+
+
+# Output
+
+
+def test_embeddings_are_written_to_out(embedder, paths, tmp_path):
+    expected = embedder.transform(paths)
+    out = np.lib.format.open_memmap(
+        tmp_path / "out.npy", "w+", np.float32, expected.shape
+    )
+    assert embedder.transform(paths, out=out) is out
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "got"),
+    [
+        (np.empty((2, 3), np.float32), r"shape \(2, 3\), float32"),
+        (np.empty((1, 512)), r"shape \(1, 512\), float64"),
+        (np.broadcast_to(np.float32(0), (1, 512)), "read-only"),
+        ([], "list"),
+    ],
+)
+def test_out_of_another_form_is_refused(embedder, paths, out, got):
+    with pytest.raises(ValueError, match=f"out must be a writeable float32 .*{got}"):
+        embedder.transform(paths[:1], out=out)

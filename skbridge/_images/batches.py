@@ -45,11 +45,20 @@ class Unreadable(NamedTuple):
         """Whether it is no image at all, which is an error of the call."""
         return isinstance(self.error, NotAnImageError)
 
+    @property
+    def reason(self):
+        """Why it could not be read: one sentence without a full stop."""
+        told = getattr(self.error, "strerror", None) or str(self.error)
+        return _one_line(told) or type(self.error).__name__
+
     def __str__(self):
-        message = " ".join(str(self.error).split())
-        if len(message) > _LONGEST_REASON:
-            message = f"{message[: _LONGEST_REASON - 1]}…"
-        return f"({self.description}): {type(self.error).__name__}: {message}"
+        kind, message = type(self.error).__name__, _one_line(self.error)
+        return f"({self.description}): {kind}: {message}"
+
+
+def _one_line(message):
+    line = " ".join(str(message).split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
 
 
 def read_in_batches(

@@ -156,8 +156,10 @@ def _load_plugin(format):
 
 
 def _mistaken(file):
-    """Say what a file is that people take for an image, and the way out; or None."""
+    """Say what a file is that is taken for an image, and the way out; or None."""
     head = _head(file, 512).lstrip().lower()
+    if not head:
+        return "the file is empty"
     if head.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS: run git lfs pull"
     if head.startswith((b"<!doctype html", b"<html")):
@@ -178,11 +180,7 @@ def _why_not(file, format):
             f"{format} images are read with the package {package}, which is not "
             f"installed: pip install {package}"
         )
-    mistaken = _mistaken(file)
-    if mistaken is not None:
-        return f"cannot identify image file {brief(file)}: {mistaken}"
-    return (
-        f"cannot identify image file {brief(file)}: it is damaged, or of none of "
-        f"the formats that are read ({', '.join(_readable())}); convert it to one of "
-        "them, such as PNG"
+    return _mistaken(file) or (
+        "it is damaged, or of none of the formats that are read "
+        f"({', '.join(_readable())}); convert it to one of them, such as PNG"
     )

@@ -151,7 +151,7 @@ def scan(root, check, besides=()):
     left_out : list of LeftOut
         Sorted by path.
     """
-    files, folders, left_out = _walk(root)
+    files, folders, left_out = walk(root)
     suffixes = image_suffixes()
     candidates = []
     for file in files:
@@ -177,8 +177,20 @@ def _by_folder(name):
     return folder.split("/"), file
 
 
-def _walk(root):
-    """List files and folders below a folder, each folder once, links followed."""
+def walk(root):
+    """List files and folders below a folder, each folder once, links followed.
+
+    Parameters
+    ----------
+    root : Path
+
+    Returns
+    -------
+    files, folders : list of str
+        Paths below `root`, with forward slashes.
+    left_out : list of LeftOut
+        Hidden files, and folders that cannot be listed.
+    """
     files, folders, left_out = [], [], []
     seen = {_identity(root)}
     pending = [""]
@@ -247,9 +259,7 @@ def _readable(paths, check):
     for start, results in batches:
         for path, result in zip(paths[start:], results, strict=False):
             if isinstance(result, Unreadable):
-                left_out.append(
-                    LeftOut(path, _why_unreadable(path, result.error), True)
-                )
+                left_out.append(LeftOut(path, result.reason, True))
             else:
                 readable.append(path)
     return readable, left_out
@@ -261,10 +271,3 @@ def _read_header(path):
     except Exception as error:  # Damaged files raise almost anything.
         return Unreadable(path, error)
     return None
-
-
-def _why_unreadable(path, error):
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return "the file is empty"
-    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(message.split())

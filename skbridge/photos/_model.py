@@ -4,23 +4,17 @@ import os
 import platform
 import warnings
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
-from PIL import UnidentifiedImageError
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
-from skbridge._cache.folder import open_cache
-from skbridge._cache.models import know_model
 from skbridge._classifiers.gda import BridgedGDAClassifier
 from skbridge._classifiers.semobridge import SeMoBridgeClassifier
-from skbridge._clip.device import resolve_device
-from skbridge._clip.load import library_versions, load_clip
-from skbridge._embedder import CLIPEmbedder
+from skbridge._clip.load import library_versions
+from skbridge._embedder import CLIPEmbedder, embed_readable, model_facts
 from skbridge._held_out.folds import distinct_shots
-from skbridge._images.decode import to_rgb
 from skbridge._messages import brief
 from skbridge._version import __version__
 from skbridge.photos._file import read_model, write_model
@@ -247,7 +241,7 @@ class PhotoModel:
 
     def _check_same_model(self):
         """Refuse a CLIP model with other weights than those of the fit."""
-        found = _fingerprint(self.embedder)
+        found = model_facts(self.embedder).fingerprint
         if found != self.fingerprint:
             raise ValueError(
                 f"The CLIP model {self.embedder.model!r} on this machine has other "
@@ -328,7 +322,7 @@ def fit_photos(pipeline, paths, labels) -> PhotoModel:
         paths=[os.path.abspath(paths[row]) for row in rows],
         labels=labels,
         embeddings=embeddings,
-        fingerprint=_fingerprint(embedder),
+        fingerprint=model_facts(embedder).fingerprint,
         held_out=judge(classifier, embeddings[shots], codes),
         unreadable=unreadable,
     )
@@ -340,7 +334,6 @@ def embed(embedder, paths):
     Parameters
     ----------
     embedder : CLIPEmbedder
-        Its `on_error` is "nan".
     paths : list of str or path-like
 
     Returns
@@ -356,14 +349,9 @@ def embed(embedder, paths):
     ValueError
         If none can be read.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Cannot read")
-        embeddings = embedder.transform(paths)
-    is_read = np.isfinite(embeddings).all(axis=1)
-    unreadable = {
-        str(paths[row]): _why_unreadable(paths[row]) for row in np.flatnonzero(~is_read)
-    }
-    rows = np.flatnonzero(is_read)
+    embeddings, unreadable = embed_readable(embedder, paths)
+    rows = np.setdiff1d(np.arange(len(paths)), list(unreadable))
+    unreadable = {str(paths[row]): why for row, why in unreadable.items()}
     if not len(rows):
         path, why = next(iter(unreadable.items()))
         raise ValueError(
@@ -371,20 +359,6 @@ def embed(embedder, paths):
             f"{brief(path)}: {why}."
         )
     return rows, embeddings[rows], unreadable
-
-
-def _why_unreadable(path):
-    """Reason in a few words, which leave out the path."""
-    try:
-        if os.path.isfile(path) and not os.path.getsize(path):
-            return "the file is empty"
-        to_rgb(path)
-    except UnidentifiedImageError:
-        return "it is damaged, or of no image format that is read"
-    except Exception as error:  # Decoders raise almost anything.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return " ".join(reason.split())[:120]
-    return "it changed while it was read"
 
 
 def _targets(labels):
@@ -402,16 +376,3 @@ def _can_reject(classifier, X, codes):
 
 def _in_closed_form(classifier):
     return hasattr(classifier, "leave_out")
-
-
-def _fingerprint(embedder):
-    load = partial(
-        load_clip,
-        embedder.model,
-        embedder.pretrained,
-        device=resolve_device(embedder.device),
-    )
-    with open_cache(embedder.cache_dir) as cache:
-        if cache is None:
-            return load().fingerprint
-        return know_model(cache, embedder.model, embedder.pretrained, load).fingerprint
