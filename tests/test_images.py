@@ -462,7 +462,7 @@ def test_file_that_is_no_image_is_an_error(tmp_path, content):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     for form in (path, content):
-        with pytest.raises(OSError, match="file is empty|it is damaged"):
+        with pytest.raises(OSError, match=r"file is empty|it is damaged"):
             to_rgb(form)
 
 
