@@ -150,8 +150,15 @@ def _metric(scatter, prior, outside, span):
     The prior is `prior` in the span, and larger by `outside` in other directions.
     """
     identity = np.eye(len(scatter))
+    largest = scatter.diagonal().max()
     scatter = scatter + prior * identity
     if span is not None:
         scatter += outside * (identity - span @ span.T)
-    lower = np.linalg.cholesky(scatter)
+    try:
+        lower = np.linalg.cholesky(scatter)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"The prior scatter {prior:.2g} is lost to rounding beside that of the "
+            f"shots, {largest:.2g}. Use a larger shrinkage, or smaller sample weights."
+        ) from None
     return solve_triangular(lower, identity, lower=True).T

@@ -48,7 +48,9 @@ def softmax(scores, temperature):
     """
     first = scores.argmax(axis=-1)[..., None]
     scores -= np.take_along_axis(scores, first, axis=-1)
-    scores *= temperature
+    # An infinite factor would make the largest score, now zero, NaN.
+    with np.errstate(over="ignore"):
+        scores *= min(temperature, float(np.finfo(scores.dtype).max))
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     tied = scores.argmax(axis=-1)[..., None] != first

@@ -18,6 +18,9 @@ from sklearn.utils.validation import (
 
 from skbridge._messages import shown
 
+# Sums of the weights of a class: beyond these, rounding would hide other terms.
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-12, 1e12
+
 # Types of an image, other than an array.
 _IMAGES = str | bytes | os.PathLike | Image.Image
 
@@ -265,7 +268,7 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
     ------
     ValueError
         If there are NaN or infinite values, unsuitable labels, or weights that
-        are negative or all zero.
+        are negative, all zero, or too large or small to be summed.
     """
     y = check_labels(estimator, y)
     X, y = check_embeddings(estimator, X, y, reset=reset)
@@ -284,7 +287,24 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
     X = _at_common_scale(X, reset)
     counts = weight > 0
     # A mask of ones would copy X.
-    return (X, y, weight) if counts.all() else (X[counts], y[counts], weight[counts])
+    if not counts.all():
+        X, y, weight = X[counts], y[counts], weight[counts]
+    if sample_weight is not None:
+        _check_class_weights(y, weight)
+    return X, y, weight
+
+
+def _check_class_weights(y, weight):
+    labels, codes = np.unique(y, return_inverse=True)
+    totals = np.bincount(codes, weights=weight)
+    beyond = np.flatnonzero((totals < _LEAST_WEIGHT) | (totals > _MOST_WEIGHT))
+    if len(beyond):
+        raise ValueError(
+            f"The sample_weight of class {labels.tolist()[beyond[0]]!r} sums to "
+            f"{totals[beyond[0]]:g}, but a weight is the number of times that a shot "
+            f"counts: the sum of each class must lie between {_LEAST_WEIGHT:g} and "
+            f"{_MOST_WEIGHT:g}. Multiply all weights by one factor."
+        )
 
 
 def _at_common_scale(X, reset):
@@ -310,6 +330,12 @@ def _check_weights(sample_weight, X):
         raise ValueError(
             f"sample_weight must not be negative, but is {weight[row]:g} at index "
             f"{row}. Give a shot that should not count the weight 0."
+        )
+    if weight.max() > _MOST_WEIGHT:
+        raise ValueError(
+            f"sample_weight must be at most {_MOST_WEIGHT:g}, but is {weight.max():g} "
+            f"at index {int(np.argmax(weight))}: a weight is the number of times that "
+            "a shot counts. Multiply all weights by one factor."
         )
     return weight
 

@@ -75,6 +75,108 @@ def test_exponential_blends_agree_with_themselves(sharpness, smoothness):
         assert classifier.score(queries, targets) > 0.8
 
 
+def opposite(rng, dtype):
+    """Texts and shots at cosines of about -0.9, where exponentials are smallest."""
+    texts = np.full(WIDTH, 1.0) + 0.4 * rng.normal(size=(N_CLASSES, WIDTH))
+    head = TextHead.from_features(range(N_CLASSES), texts)
+    y = np.repeat(np.arange(N_CLASSES), 4)
+    X = 0.3 * head.text_features[y] - head.text_features.mean(axis=0)
+    X += 0.01 * rng.normal(size=X.shape)
+    return head, X.astype(dtype), y
+
+
+@pytest.mark.parametrize("sharpness", [15.0, 25.0, 45.0, 100.0])
+def test_exponentials_of_negative_cosines_do_not_vanish(sharpness):
+    head, X, y = opposite(np.random.default_rng(0), np.float32)
+    options = {"bridge": "identity", "blending": "exponential", "alpha": sharpness}
+    classifier = SeMoBridgeClassifier(head, lambda_3=0.0, **options).fit(X, y)
+    check_agreement(classifier, X)
+    assert classifier.score(X, y) > 0.9
+    # The search evaluates many blends at once.
+    (z1, *_) = classifier.component_logits(X)
+    stack = classifier.stack_blends([classifier.blend_] * 2)
+    scores = stack.scores((z1, None, None), np.array([1.0, 2.0]))
+    assert_array_equal(scores[1].argmax(axis=1), classifier.predict(X))
+
+
+@pytest.mark.parametrize(
+    "kind", [APEClassifier, ProKeRClassifier, TipAdapterClassifier]
+)
+@pytest.mark.parametrize("beta", [15.0, 25.0, 100.0])
+def test_votes_of_shots_at_negative_cosines_do_not_vanish(kind, beta):
+    _, X, y = opposite(np.random.default_rng(0), np.float32)
+    classifier = kind(None, beta=beta).fit(X, y)
+    queries = 0.5 * X - 3 * X.mean(axis=0)  # cosines with the shots of about -0.9
+    check_agreement(classifier, queries)
+    assert np.ptp(classifier.decision_function(queries), axis=1).min() > 0
+
+
+@pytest.mark.parametrize(
+    "kind", [APEClassifier, ProKeRClassifier, TipAdapterClassifier]
+)
+def test_sharpness_of_votes_beyond_the_range_is_refused(kind):
+    _, X, y = opposite(np.random.default_rng(0), np.float32)
+    with pytest.raises(ValueError, match="'beta' parameter"):
+        kind(None, beta=101.0).fit(X, y)
+
+
+@pytest.mark.parametrize("blending", ["linear", "exponential"])
+@pytest.mark.parametrize("weight", [1e-300, 1e-21, 1e21, 1e300])
+def test_weights_of_a_blend_that_float32_cannot_represent_are_refused(blending, weight):
+    head, (X, y), _ = clip_like(np.random.default_rng(0), 2)
+    classifier = SeMoBridgeClassifier(
+        head, lambda_1=weight, lambda_3=min(weight, 1.0), blending=blending
+    )
+    with pytest.raises(ValueError, match=r"largest weight of the blend.*Multiply"):
+        classifier.fit(X, y)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("temperature", [1e-300, 1e39, 1e300])
+def test_no_temperature_makes_probabilities_nan(kind, temperature):
+    head, (X, y), (queries, _) = clip_like(np.random.default_rng(0), 2)
+    check_agreement(kind(head, temperature=temperature).fit(X, y), queries)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS[:-1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weight", [1e-300, 1e-38, 1e-13, 1e12, 1e38, 1e300])
+def test_sample_weights_beyond_what_sums_can_represent_are_refused(kind, dtype, weight):
+    _, (X, y), _ = clip_like(np.random.default_rng(0), 2, dtype)
+    with pytest.raises(ValueError, match=r"sample_weight.* Multiply all weights"):
+        kind(None).fit(X, y, sample_weight=np.full(len(y), weight))
+
+
+@pytest.mark.parametrize("weight", [1e-300, 1e-11, 1e11])
+@pytest.mark.parametrize("kind", [SeMoBridgeClassifier, BridgedGDAClassifier])
+def test_sample_weights_may_differ_by_as_much(kind, weight):
+    head, (X, y), (queries, targets) = clip_like(np.random.default_rng(0), 4)
+    weights = np.ones(len(y))
+    weights[::4] = weight
+    classifier = kind(head).fit(X, y, sample_weight=weights)
+    check_agreement(classifier, queries)
+    assert classifier.score(queries, targets) > 0.8
+
+
+def test_the_weight_of_unlabelled_images_is_limited_too():
+    head, (X, y), (queries, _) = clip_like(np.random.default_rng(0), 2)
+    weights = np.concatenate([np.ones(len(y)), np.full(len(queries), 1e300)])
+    with pytest.raises(ValueError, match="sample_weight must be at most 1e"):
+        BridgedGDAClassifier(head, missing_label=-1).fit(
+            np.concatenate([X, queries]),
+            np.concatenate([y, np.full(len(queries), -1)]),
+            sample_weight=weights,
+        )
+
+
+def test_shrinkage_that_is_lost_to_rounding_is_refused_by_name():
+    head, (X, y), _ = clip_like(np.random.default_rng(0), 4)
+    with pytest.raises(ValueError, match=r"prior scatter .* larger shrinkage"):
+        BridgedGDAClassifier(head, shrinkage=1e-30).fit(X, y)
+    with pytest.raises(ValueError, match="'shrinkage' parameter"):
+        BridgedGDAClassifier(head, shrinkage=1e200).fit(X, y)
+
+
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "smoothness"])
 def test_sharpness_beyond_the_range_is_refused(name):
     head, (X, y), _ = clip_like(np.random.default_rng(0), 2)

@@ -15,11 +15,20 @@ from skbridge._rows import log_softmax, unit
 BLENDINGS = ("linear", "exponential")
 
 _KL_EPS = 1e-6
+# Scores of float32 neither overflow nor underflow while the largest weight is within
+# these bounds and the exponents of the terms are at most `_MAX_EXPONENT` in size.
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-20, 1e20
+_MAX_EXPONENT = 40.0
 
 
 def divergence_bits(p: np.ndarray) -> np.ndarray:
     """``KL = log2((1 + 1e-6) / (p + 1e-6))`` of a class's own probability p."""
     return np.log2((1 + _KL_EPS) / (p + _KL_EPS))
+
+
+def exponential_type(exponent, dtype):
+    """Type for exponentials of exponents of this size: float64 if float32 is narrow."""
+    return np.result_type(dtype, np.float64 if exponent > _MAX_EXPONENT else dtype)
 
 
 def text_divergence(prototypes, text_features):
@@ -117,6 +126,16 @@ class Blend:
     logit_scale: float = 100.0
     spreads: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    def __post_init__(self):
+        largest = max(self.lambdas)
+        if largest and not _LEAST_WEIGHT <= largest <= _MOST_WEIGHT:
+            raise ValueError(
+                f"The largest weight of the blend must lie between {_LEAST_WEIGHT:g} "
+                f"and {_MOST_WEIGHT:g}, but lambda_1, lambda_2 and lambda_3 are "
+                f"{', '.join(f'{weight:g}' for weight in self.lambdas)}. Multiply all "
+                "of them by one factor: predicted labels do not change."
+            )
+
     @property
     def default_temperature(self) -> float:
         """Softmax temperature that keeps CLIP's logit scale whatever the weights.
@@ -153,7 +172,7 @@ class Blend:
         n_rows : int
             The most rows of a block.
         dtype : numpy dtype
-            Of the scores.
+            Of the scores, unless an exponential blend needs float64.
 
         Returns
         -------
@@ -168,6 +187,8 @@ class Blend:
         ]
         if self.sharpness is None:
             return _LinearScorer(self, weighed, n_rows, dtype)
+        for i, _ in weighed:
+            dtype = self._term_type(i, dtype)
         return _ExponentialScorer(self, weighed, n_rows, dtype)
 
     def offset(self, i: int):
@@ -181,9 +202,17 @@ class Blend:
         """``exp(-sharpness (1 - z)) w_k``; a linear blend's term is z itself."""
         if self.sharpness is None:
             return z
-        term = self.sharpness[i] * z
+        term = np.multiply(self.sharpness[i], z, dtype=self._term_type(i, z.dtype))
         term += self.offset(i)
         return np.exp(term, out=term)
+
+    def _term_type(self, i, dtype):
+        """Type of a sharpened term: float64 where float32 could over- or underflow."""
+        # Cosines may be as low as -1.
+        exponents = [2 * self.sharpness[i]]
+        if i and self.smoothness:
+            exponents.append(self.smoothness * self.divergence.max())
+        return exponential_type(max(exponents), dtype)
 
     def _term_key(self, i):
         """Equal for blends of one fit that share the term of component `i`."""
@@ -285,8 +314,8 @@ class _ExponentialScorer:
     def __init__(self, blend, weighed, n_rows, dtype):
         self._seen, self._folded = {}, []
         for i, term in weighed:
-            vectors = term.vectors
-            offset = np.full(len(vectors), np.log(blend.lambdas[i]), vectors.dtype)
+            vectors = term.vectors.astype(dtype, copy=False)
+            offset = np.full(len(vectors), np.log(blend.lambdas[i]), dtype)
             offset += blend.offset(i)
             scaled = (blend.sharpness[i] * vectors).T
             self._folded.append((term.view, np.vstack([scaled, offset])))

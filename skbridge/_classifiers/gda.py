@@ -94,8 +94,9 @@ class BridgedGDAClassifier(BridgedClassifier):
         is 1.
     shrinkage : float, default=0.3
         Scatter that every direction of the bridge has before any shots: that of this
-        many shots, each as far from the centre as shots are on average. The scatter
-        of the shots is a sum over them, so that it dominates as shots are added.
+        many shots, each as far from the centre as shots are on average, up to 1e9. The
+        scatter of the shots is a sum over them, so that it dominates as shots are
+        added.
 
     bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}, default="auto"
         How images are mapped to texts; see :class:`SemanticBridge`. ``"auto"`` is
@@ -215,7 +216,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         "texts": "no_validation",
         "bridge": [StrOptions(set(BRIDGES))],
         "bridge_rank": BRIDGE_RANK_CONSTRAINT[:2],
-        "shrinkage": [Interval(Real, 0, None, closed="neither")],
+        "shrinkage": [Interval(Real, 0, 1e9, closed="right")],
         "lambda_1": _NON_NEGATIVE,
         "lambda_3": [*_NON_NEGATIVE, StrOptions({"auto"})],
         "temperature": [

@@ -69,7 +69,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
         ``"linear"`` is the paper's equation, ``"exponential"`` that of the official
         code.
     alpha, beta, gamma : float, default=5.0
-        Sharpness of z1, z2 and z3 in the exponential blend, from 0 to 100.
+        Sharpness of z1, z2 and z3 in the exponential blend, from 0 to 100. Above 20
+        scores and probabilities are float64.
     smoothness : float, default=0.0
         How much the exponential blend raises the weight of z2 and z3 for classes whose
         text fits their prototype badly, from 0 to 4.
@@ -250,7 +251,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
         "lambda_2": _NON_NEGATIVE,
         "lambda_3": [*_NON_NEGATIVE, StrOptions({"auto"})],
         "blending": [StrOptions(set(BLENDINGS))],
-        # Beyond these, scores at CLIP's usual cosines leave the range of float32.
+        # Beyond these, no weight or temperature makes up for the size of the scores.
         "alpha": [Interval(Real, 0, 100, closed="both")],
         "beta": [Interval(Real, 0, 100, closed="both")],
         "gamma": [Interval(Real, 0, 100, closed="both")],

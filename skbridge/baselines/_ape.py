@@ -10,6 +10,7 @@ from skbridge._classifiers.blend import divergence_bits
 from skbridge._rows import log_softmax, unit
 from skbridge.baselines._common import (
     NON_NEGATIVE,
+    SHARPNESS,
     CacheBlend,
     CacheClassifier,
     has_texts,
@@ -68,7 +69,7 @@ class APEClassifier(CacheClassifier):
     alpha : float, default=2.0
         Weight of the cache against the texts.
     beta : float, default=1.0
-        Sharpness: how fast a shot's vote fades with its distance.
+        Sharpness: how fast a shot's vote fades with its distance, from 0 to 100.
     gamma : float, default=0.1
         How much more a shot counts if the text of its class fits it badly.
     {temperature}
@@ -137,7 +138,7 @@ class APEClassifier(CacheClassifier):
             Interval(RealNotInt, 0, 1, closed="right"),
         ],
         "alpha": NON_NEGATIVE,
-        "beta": NON_NEGATIVE,
+        "beta": SHARPNESS,
         "gamma": NON_NEGATIVE,
     }
 

@@ -9,11 +9,17 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
 from skbridge._classifiers.base import FewShotClassifier
+from skbridge._classifiers.blend import exponential_type
 from skbridge._rows import unit
 from skbridge._validation import all_or_nothing
 
 NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 POSITIVE = [Interval(Real, 0, None, closed="neither")]
+# Beyond 100 the exponentials of usual cosines are too small to compare.
+MAX_SHARPNESS = 100
+SHARPNESS = [Interval(Real, 0, MAX_SHARPNESS, closed="both")]
+# Without texts, logits of a smaller weight vanish in float32.
+_LEAST_ALPHA = 1e-20
 
 # Written once for all rivals: {name} in a docstring is replaced by its entry.
 _SHARED_DOCS = {
@@ -82,6 +88,25 @@ class PlainScores:
         return components[0]
 
 
+def kernel(cosines, sharpness):
+    """``exp(-sharpness (1 - A))``, in float64 where float32 could underflow.
+
+    Parameters
+    ----------
+    cosines : ndarray
+        A.
+    sharpness : float
+
+    Returns
+    -------
+    ndarray
+    """
+    dtype = exponential_type(2 * sharpness, cosines.dtype)
+    near = np.subtract(cosines, 1, dtype=dtype)
+    near *= float(sharpness)
+    return np.exp(near, out=near)
+
+
 def cache_logits(affinity, sharpness, values, starts):
     """Weighted sum over the shots of each class of ``exp(-sharpness (1 - A))``.
 
@@ -100,7 +125,7 @@ def cache_logits(affinity, sharpness, values, starts):
     -------
     ndarray of shape (n_samples, n_classes)
     """
-    near = np.exp(float(sharpness) * (affinity - 1))
+    near = kernel(affinity, sharpness)
     near *= values
     return np.add.reduceat(near, starts, axis=1)
 
@@ -233,10 +258,11 @@ class RivalClassifier(FewShotClassifier):
         raise NotImplementedError
 
     def _check_alpha(self):
-        if self.alpha == 0 and self._text_features is None:
+        if self.alpha < _LEAST_ALPHA and self._text_features is None:
             raise ValueError(
-                "alpha=0 gives the shots no weight, and without texts there is nothing "
-                "else to score by. Use a positive alpha, or give texts."
+                f"alpha={self.alpha:g} gives the shots no weight, and without texts "
+                f"there is nothing else to score by. Use at least {_LEAST_ALPHA:g}, or "
+                "give texts."
             )
 
     def _added_logits(self):

@@ -1,15 +1,20 @@
 """ProKeR: kernel ridge regression that starts from the texts."""
 
+from numbers import Real
+
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from sklearn.utils._param_validation import Interval
 
 from skbridge._rows import unit
 from skbridge.baselines._common import (
+    MAX_SHARPNESS,
     NON_NEGATIVE,
     POSITIVE,
     AddedLogits,
     RivalClassifier,
     has_texts,
+    kernel,
 )
 
 
@@ -20,7 +25,7 @@ class ProKeRClassifier(RivalClassifier):
     ----------
     {texts}
     beta : float, default=3.0
-        Sharpness of the kernel ``exp(-beta (1 - cos))``.
+        Sharpness of the kernel ``exp(-beta (1 - cos))``, from 0 to 100.
     lmbda : float, default=0.1
         The paper's lambda: penalty on the distance from the texts' scores, in the
         norm of the kernel's space.
@@ -78,7 +83,7 @@ class ProKeRClassifier(RivalClassifier):
 
     _parameter_constraints = {
         **RivalClassifier._parameter_constraints,
-        "beta": POSITIVE,
+        "beta": [Interval(Real, 0, MAX_SHARPNESS, closed="right")],
         "lmbda": POSITIVE,
         "alpha": NON_NEGATIVE,
     }
@@ -106,7 +111,7 @@ class ProKeRClassifier(RivalClassifier):
             residuals -= self._text_cosines(shots)
         # Symmetric, so that it is positive definite for any weights.
         root = np.sqrt(weight)[:, None]
-        system = root * self._kernel(shots, shots) * root.T
+        system = root * kernel(shots @ shots.T, self.beta) * root.T
         system[np.diag_indices(len(shots))] += self.lmbda
         try:
             factor = cho_factor(system, overwrite_a=True)
@@ -118,19 +123,14 @@ class ProKeRClassifier(RivalClassifier):
         self.X_fit_ = X
         self.dual_coef_ = (root * cho_solve(factor, root * residuals)).astype(X.dtype)
 
-    def _kernel(self, q, shots):
-        kernel = q @ shots.T
-        kernel -= 1
-        kernel *= float(self.beta)
-        return np.exp(kernel, out=kernel)
-
     @property
     def _floats_per_row(self):
         return super()._floats_per_row + len(self.X_fit_)
 
     def _components(self, X, skip):
         q = unit(X)
-        return self._text_cosines(q), self._kernel(q, self.X_fit_) @ self.dual_coef_
+        near = kernel(q @ self.X_fit_.T, self.beta)
+        return self._text_cosines(q), near @ self.dual_coef_
 
     def _make_blend(self):
         self._check_alpha()

@@ -9,6 +9,7 @@ from skbridge._rows import unit
 from skbridge.baselines._common import (
     NON_NEGATIVE,
     POSITIVE,
+    SHARPNESS,
     CacheBlend,
     CacheClassifier,
     has_texts,
@@ -26,7 +27,7 @@ class TipAdapterClassifier(CacheClassifier):
     alpha : float, default=1.0
         Weight of the cache against the texts, the paper's residual ratio.
     beta : float, default=5.5
-        Sharpness: how fast a shot's vote fades with its distance.
+        Sharpness: how fast a shot's vote fades with its distance, from 0 to 100.
     train_alpha, train_beta : float, default=1.0 and 5.5
         Training: values of `alpha` and `beta` while the keys are learned. They are
         parameters of their own because the official code trains with fixed values
@@ -98,9 +99,9 @@ class TipAdapterClassifier(CacheClassifier):
         **CacheClassifier._parameter_constraints,
         "mode": [StrOptions({"training_free", "trained"})],
         "alpha": NON_NEGATIVE,
-        "beta": NON_NEGATIVE,
+        "beta": SHARPNESS,
         "train_alpha": POSITIVE,
-        "train_beta": POSITIVE,
+        "train_beta": SHARPNESS,
         "learning_rate": POSITIVE,
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],

@@ -4,6 +4,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pytest
 from sklearn.base import clone
 
 from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier, TextHead
@@ -118,6 +119,47 @@ def disagreement(classifier, X, y, queries):
     if (clone(fitted).fit(X, y).predict_proba(queries) != proba).any():
         return "the clone"
     return None
+
+
+@pytest.mark.filterwarnings("ignore:Zero-shot")
+def test_random_exponential_blends_keep_the_labels_of_float64(times, rng, report):
+    n_tried, wrong, least, most = times(150, 5000), [], 1.0, -1.0
+    for _ in range(n_tried):
+        # z1 is about CLIP's, SigLIP's, or negative; z2 and z3 are larger than z1.
+        n_classes, width = int(rng.integers(3, 12)), int(rng.choice([16, 64, 128]))
+        gap = rng.normal(size=width)
+        gap /= np.linalg.norm(gap)
+        texts = rng.normal(size=(n_classes, width)) / np.sqrt(width)
+        texts += rng.choice([0.0, -0.3, -3.0]) * gap
+        head = TextHead.from_features(range(n_classes), texts)
+        y = np.repeat(np.arange(n_classes), 6)
+        X = 0.3 * head.text_features[y] + 0.9 * gap
+        X = (X + rng.uniform(0.01, 0.05) * rng.normal(size=X.shape)).astype(np.float32)
+        lambdas = 10 ** rng.uniform(-3, 3, size=3) * (rng.random(3) < 0.5)
+        lambdas[rng.integers(3)] = 1.0
+        alpha, beta, gamma = 100 * np.sqrt(rng.random(3))
+        classifier = SeMoBridgeClassifier(
+            head,
+            bridge="identity",
+            blending="exponential",
+            **{f"lambda_{i + 1}": lambdas[i] for i in range(3)},
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            smoothness=4 * rng.random(),
+        )
+        found = disagreement(classifier, X[::2], y[::2], X[1::2])
+        exact = clone(classifier).fit(X[::2].astype(float), y[::2])
+        expected = exact.predict(X[1::2].astype(float))
+        # Scores that are all but equal may be ranked either way.
+        if found or (classifier.predict(X[1::2]) != expected).mean() > 0.1:
+            wrong.append((found, classifier))
+        z1 = exact.component_logits(X)[0]
+        least, most = min(least, z1.min()), max(most, z1.max())
+    report("random exponential blends, in float32", n_tried, wrong=len(wrong))
+    assert not wrong
+    assert least < -0.8
+    assert most > 0.3
 
 
 def test_random_parameters_give_answers_that_agree(times, rng, report):
