@@ -262,7 +262,7 @@ def _training_photos(options):
 
 
 def _tell_left_out(left_out):
-    lost = {one.path: one.reason for one in left_out if one.is_image}
+    lost = {one.path: one.reason for one in left_out if one.is_image or one.is_unlisted}
     empty = [one.path for one in left_out if os.path.isdir(one.path)]
     empty = [path for path in empty if not os.path.basename(path).startswith(".")]
     others = [one.path for one in left_out if os.path.isfile(one.path)]

@@ -23,6 +23,11 @@ _FORMS = (
 )
 
 
+def is_url(path):
+    """Whether a string is a URL, of any protocol, and no path of a local file."""
+    return _URL.match(path) is not None
+
+
 class NotAnImageError(TypeError):
     """An item whose type is not that of an image, so that the call is wrong."""
 
@@ -258,7 +263,7 @@ def _path_or_url(path):
     path = os.fsdecode(path)
     if path.startswith("file://"):
         return url2pathname(urlsplit(path).path)
-    if _URL.match(path):
+    if is_url(path):
         return partial(_open_url, path)
     return os.path.expanduser(path) if path.startswith("~") else path
 
@@ -271,7 +276,8 @@ def _open_url(url):
             f"{brief(url)} is a URL, and URLs are read with the package fsspec, which "
             "is not installed: pip install fsspec. Or download the file first"
         ) from error
-    return fsspec.open(url, "rb").open()
+    # Not its open(): a file of an archive is closed with the OpenFile that it is of.
+    return fsspec.open(url, "rb")
 
 
 def _is_tensor(item):

@@ -69,7 +69,8 @@ def load_image_folder(path, *, as_frame=False, return_X_y=False, check="header")
         target_counts : dict
             Images of each label; under None those without one, if there are any.
         left_out : list of LeftOut
-            `path`, `reason` and `is_image` of each file or folder that is left out.
+            `path`, `reason`, `is_image` and `is_unlisted` of each file or folder that
+            is left out.
         frame : DataFrame with columns "path" and "label"
             Only with ``as_frame=True``.
 

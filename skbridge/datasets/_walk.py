@@ -26,11 +26,14 @@ class LeftOut(NamedTuple):
         In one sentence without a full stop.
     is_image : bool
         Whether its suffix is that of an image, so that a picture may be lost.
+    is_unlisted : bool
+        Whether it is a folder that cannot be listed, so that pictures may be lost.
     """
 
     path: str
     reason: str
     is_image: bool = False
+    is_unlisted: bool = False
 
 
 @validate_params(
@@ -58,7 +61,8 @@ def list_images(path, *, check="header"):
         paths : list of str
             Each begins with `path`. They are sorted by folder, then by name.
         left_out : list of LeftOut
-            `path`, `reason` and `is_image` of each file or folder that is left out.
+            `path`, `reason`, `is_image` and `is_unlisted` of each file or folder that
+            is left out.
 
     Raises
     ------
@@ -117,10 +121,13 @@ def without_images(folder, left_out):
 
 def warn_of_lost_images(folder, left_out):
     """Warn of files that look like images and are left out."""
-    lost = [one for one in left_out if one.is_image]
+    lost = [one for one in left_out if one.is_image or one.is_unlisted]
     if lost:
+        what = (
+            "image files" if all(one.is_image for one in lost) else "files or folders"
+        )
         warnings.warn(
-            f"{len(lost)} image files in {brief(str(folder))} are left out: "
+            f"{len(lost)} {what} in {brief(str(folder))} are left out: "
             f"{_listed(lost)}. All are in `left_out`.",
             UserWarning,
             stacklevel=4,  # The caller of the loader, which validate_params wraps.
@@ -199,7 +206,8 @@ def walk(root):
         try:
             entries = sorted(os.scandir(root / parent), key=lambda entry: entry.name)
         except OSError as error:
-            left_out.append(LeftOut(str(root / parent), f"{error.strerror}"))
+            folder = str(root / parent)
+            left_out.append(LeftOut(folder, error.strerror, is_unlisted=True))
             continue
         for entry in entries:
             name = f"{parent}/{entry.name}" if parent else entry.name
