@@ -20,7 +20,7 @@ help:
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbridge needs Python 3.11 or newer, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,lint,plots,onnx]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,lint,plots,onnx,ray]"
 	touch $@
 
 demo: $(VENV)/.installed

@@ -173,6 +173,30 @@ def test_unlabelled_photographs_and_no_texts(work, capsys):
     assert "unlabelled   15, " in capsys.readouterr().out
 
 
+def test_large_collections_are_embedded_and_classified(work, capsys):
+    pq = pytest.importorskip("pyarrow.parquet")
+    (work / "new" / "bad.png").write_bytes(b"")
+    embed = ["embed", "new", "-o", "run", *TINY, "--actors", "0", "--shard-size", "9"]
+    assert main(embed) == 0
+    out, err = capsys.readouterr()
+    assert out == f"15 embeddings in {work / 'run'}\n"
+    assert "1 image cannot be read" in err
+    assert "bad.png': the file is empty" in err
+    predict = ["predict", "model.skb", "run", "--ray", "--actors", "0", "-o", "labels"]
+    assert main(predict) == 0
+    assert capsys.readouterr().out == f"labels in {work / 'labels'}\n"
+    found = pq.read_table(work / "labels" / "shard-000001.parquet").to_pylist()
+    right = [Path(row["path"]).parent.name == row["label"] for row in found]
+    assert sum(right) >= 6
+    assert "one folder of skbridge embed and -o" in failure(capsys, *predict[:-2])
+    assert "and nothing else" in failure(capsys, *predict, "--json")
+    assert "need --ray" in failure(capsys, "predict", "model.skb", "new", "-o", "out")
+    assert "another run" in failure(capsys, *embed, "--float16")
+    assert "holds no run" in failure(
+        capsys, "predict", "model.skb", "new", *predict[3:]
+    )
+
+
 # One line per error
 
 

@@ -3,6 +3,8 @@
 ============  =====================================================================
 `main`        parses the arguments, and makes one line of every error and warning
 `photos`      ``fit``, ``predict``, ``report`` and ``label-next``
+`scale`       ``embed`` and ``predict --ray``
+`arguments`   arguments that several commands share
 `output`      tables, CSV and JSON
 `cache`       ``cache info``, ``clear`` and ``limit``
 ============  =====================================================================

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 
-from skbridge._cli import cache, photos
+from skbridge._cli import cache, photos, scale
 from skbridge._version import __version__
 
 _EXAMPLES = """\
@@ -15,6 +15,7 @@ examples:
   skbridge predict model.skb new/            name the class of new photographs
   skbridge report model.skb new/ -o new.html look at them in a browser
   skbridge label-next model.skb pool/ -n 20  find those most worth a label
+  skbridge embed photos/ -o embeddings/      embed millions, in many processes
   skbridge COMMAND --help                    more of each
 """
 # What the shell reports for a process that Ctrl-C ended.
@@ -80,6 +81,7 @@ def _parser():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     photos.add_parsers(commands)
+    scale.add_parser(commands)
     cache.add_parser(commands)
     return parser
 

@@ -1,13 +1,13 @@
 """Commands for folders of photographs."""
 
-import argparse
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
 
-from skbridge._cli import output
+from skbridge._cli import output, scale
+from skbridge._cli.arguments import add_command, positive, verbose
 from skbridge._messages import brief, shown
 
 _PREDICT_EXAMPLES = """\
@@ -41,7 +41,7 @@ examples:
 
 def add_parsers(commands):
     """Declare the commands and their arguments."""
-    fit = _add(commands, "fit", run_fit, "learn from folders of photographs")
+    fit = add_command(commands, "fit", run_fit, "learn from folders of photographs")
     fit.epilog = _FIT_EXAMPLES
     fit.add_argument("folder", help="has one folder of photographs per class")
     fit.add_argument("-o", "--output", required=True, help="model file to write")
@@ -71,13 +71,15 @@ def add_parsers(commands):
         "--corrections", metavar="CSV", help="labels that a report exported"
     )
 
-    predict = _add(commands, "predict", run_predict, "name the class of photographs")
+    predict = add_command(
+        commands, "predict", run_predict, "name the class of photographs"
+    )
     predict.epilog = _PREDICT_EXAMPLES
     _add_model_and_sources(predict)
     predict.add_argument("--csv", metavar="FILE", help="write a table; - is stdout")
     predict.add_argument("--json", action="store_true", help="print JSON")
     predict.add_argument(
-        "--top", type=_positive, default=1, metavar="N", help="show N classes of each"
+        "--top", type=positive, default=1, metavar="N", help="show N classes of each"
     )
     predict.add_argument(
         "--move-to",
@@ -89,24 +91,33 @@ def add_parsers(commands):
         action="store_true",
         help="with --move-to: move in place of copying",
     )
+    predict.add_argument(
+        "--ray",
+        action="store_true",
+        help="the photos are a folder that skbridge embed wrote; needs -o",
+    )
+    predict.add_argument(
+        "-o", "--output", metavar="FOLDER", help="with --ray: folder to write"
+    )
+    scale.add_actors(predict)
 
-    report = _add(commands, "report", run_report, "write a page to look at")
+    report = add_command(commands, "report", run_report, "write a page to look at")
     report.epilog = _REPORT_EXAMPLES
     _add_model_and_sources(report)
     report.add_argument("-o", "--output", required=True, help="HTML file to write")
     report.add_argument(
         "-n",
-        type=_positive,
+        type=positive,
         default=20,
         help="photographs to mark as most worth a label (default: %(default)s)",
     )
 
-    label_next = _add(
+    label_next = add_command(
         commands, "label-next", run_label_next, "find photographs most worth a label"
     )
     _add_model_and_sources(label_next)
     label_next.add_argument(
-        "-n", type=_positive, default=20, help="how many (default: %(default)s)"
+        "-n", type=positive, default=20, help="how many (default: %(default)s)"
     )
     label_next.add_argument("--json", action="store_true", help="print JSON")
 
@@ -129,6 +140,14 @@ def run_predict(options):
     """``skbridge predict``."""
     from skbridge.photos import sort_photos
 
+    if options.ray:
+        others = (options.csv, options.json, options.move_to, options.delete_originals)
+        if any(others) or options.top != 1:
+            raise ValueError("--ray writes Parquet files to -o, and nothing else.")
+        scale.run_predict(options)
+        return
+    if options.output or options.actors is not None:
+        raise ValueError("-o and --actors need --ray; a table is written by --csv.")
     if options.delete_originals and not options.move_to:
         raise ValueError("--delete-originals needs --move-to.")
     if options.csv and options.csv != "-":
@@ -203,26 +222,6 @@ def run_label_next(options):
     _tell_unreadable(predicted.unreadable)
 
 
-def _add(commands, name, run, does):
-    parser = commands.add_parser(
-        name,
-        help=does,
-        description=f"{does.capitalize()}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda or mps (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--cache-dir",
-        default="auto",
-        metavar="FOLDER",
-        help="where embeddings are stored (default: that of skbridge cache)",
-    )
-    return parser
-
-
 def _add_model_and_sources(parser):
     parser.add_argument("model", help="file that skbridge fit wrote")
     parser.add_argument(
@@ -282,7 +281,7 @@ def _pipeline(options):
     pipeline = make_few_shot_pipeline(
         options.model, device=options.device, cache_dir=options.cache_dir
     )
-    pipeline.set_params(clip__verbose=_verbose())
+    pipeline.set_params(clip__verbose=verbose())
     if options.reject is not None:
         pipeline.set_params(clf__reject=options.reject)
     if options.no_texts:
@@ -297,7 +296,7 @@ def _load(options):
         options.model,
         device=options.device,
         cache_dir=options.cache_dir,
-        verbose=_verbose(),
+        verbose=verbose(),
     )
 
 
@@ -355,11 +354,6 @@ def _labels_of_classes(sources, classes):
     return known
 
 
-def _verbose():
-    """Show a progress bar where a person sees it."""
-    return int(sys.stderr.isatty())
-
-
 def _check_writable(path):
     """Fail before the work rather than after it."""
     path = Path(path)
@@ -385,9 +379,3 @@ def _tell_unreadable(unreadable):
 
 def _names(paths):
     return shown([os.path.basename(path) for path in paths])
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
-    return int(text)
