@@ -357,8 +357,9 @@ def check_partly_labelled(estimator, X, y, sample_weight, *, reset=True):
     -------
     shots : tuple of (X, y, sample_weight)
         As from :func:`check_shots`.
-    unlabelled : tuple of (X, sample_weight)
-        Possibly of no rows.
+    unlabelled : tuple of (X, rows, sample_weight)
+        All embeddings, the rows of those without a label and positive weight, possibly
+        none, and their weights. A copy of so many rows might not fit into memory.
 
     Raises
     ------
@@ -376,7 +377,7 @@ def check_partly_labelled(estimator, X, y, sample_weight, *, reset=True):
         missing = np.union1d(missing, marked).astype(int)
     if not len(missing):
         shots = check_shots(estimator, X, y, sample_weight, reset=reset)
-        return shots, (shots[0][:0], shots[2][:0])
+        return shots, (shots[0], missing, shots[2][:0])
     if len(missing) == len(y) and reset:
         raise ValueError(
             f"All {len(y)} labels in y are missing. {type(estimator).__name__} learns "
@@ -391,12 +392,18 @@ def check_partly_labelled(estimator, X, y, sample_weight, *, reset=True):
         shots = check_shots(
             estimator,
             _safe_indexing(X, labelled),
-            _safe_indexing(y, labelled),
+            _of_one_type(_safe_indexing(y, labelled)),
             weight[labelled],
             reset=reset,
         )
-    counts = missing[weight[missing] > 0]
-    return shots, (embeddings[counts], weight[counts])
+    rows = missing[weight[missing] > 0]
+    return shots, (embeddings, rows, weight[rows])
+
+
+def _of_one_type(y):
+    """Convert numbers that stood beside None, in an array of objects, to numbers."""
+    has_objects = isinstance(y, np.ndarray) and y.dtype.kind == "O"
+    return y.tolist() if has_objects and not isinstance(y[0], str) else y
 
 
 def check_classes(estimator, classes):

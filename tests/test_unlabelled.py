@@ -1,5 +1,7 @@
 """BridgedGDAClassifier: images without a label, and images of no known class."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,6 +135,7 @@ def test_one_round_divides_images_by_their_sharpened_probabilities(rng, monkeypa
         pd.Series(["a", "b", pd.NA, "a", "b", pd.NA], dtype="string"),
         pd.Series(["a", "b", None, "a", "b", None], dtype="category"),
         [0, 1, None, 0, 1, None],
+        np.array([0, 1, None, 0, 1, None], dtype=object),
         np.array([0, 1, np.nan, 0, 1, np.nan]),
         pd.Series([0, 1, pd.NA, 0, 1, pd.NA], dtype="Int64"),
     ],
@@ -266,3 +269,23 @@ def test_another_blend_rejects_nothing(rng):
     assert other.threshold_ is None
     assert -1 not in other.predict(X)
     assert fitted.threshold_ is not None
+
+
+# Large pools
+
+
+def test_a_pool_on_the_disk_is_read_block_by_block(rng, tmp_path, monkeypatch):
+    X, y = images(rng, 2000)
+    X = np.hstack([X, rng.normal(size=(len(X), 200), scale=0.1)]).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    on_disk = np.load(tmp_path / "X.npy", mmap_mode="r")
+    known = np.where(np.arange(len(y)) % 500 < 3, y.astype(object), None)
+    whole = BridgedGDAClassifier(None).fit(X, known)
+    monkeypatch.setattr(unlabelled, "_ROWS", 100)
+    tracemalloc.start()
+    fitted = BridgedGDAClassifier(None).fit(on_disk, known)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert fitted.uses_unlabelled_
+    assert_allclose(fitted.decision_function(X), whole.decision_function(X), atol=1e-3)
+    assert peak < X.nbytes

@@ -567,9 +567,9 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     def _learn_unlabelled(self, shots, pool):
         """Add unlabelled images to the sums, if held-out shots gain from them."""
-        if not len(pool.X):
+        if not len(pool):
             return
-        pool = Pool(pool.X, WEIGHT * pool.weight)
+        pool = Pool(pool.X, pool.rows, WEIGHT * pool.weight)
         n_classes = len(self.classes_)
         temperature = self._sharpness * self._make_blend().default_temperature
         if self.uses_unlabelled_ is None:

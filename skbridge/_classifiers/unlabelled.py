@@ -11,7 +11,7 @@ import numpy as np
 
 from skbridge._class_sums import ScatterSums, second_moment
 from skbridge._held_out.temperature import fit_temperature, score_shots
-from skbridge._rows import batches, softmax, unit
+from skbridge._rows import batches, softmax, unit, within_range
 
 # Scores of rows, (n_samples, n_features) to (n_samples, n_classes).
 Scores = Callable[[np.ndarray], np.ndarray]
@@ -50,22 +50,37 @@ class Shots:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Unlabelled embeddings.
+    """Unlabelled embeddings, read block by block: they may be on the disk.
 
     Attributes
     ----------
     X : ndarray of shape (n_samples, n_features)
-    weight : ndarray of shape (n_samples,)
-        What each image counts as, in shots.
+    rows : ndarray of shape (n_unlabelled,)
+        Rows of X that are unlabelled images.
+    weight : ndarray of shape (n_unlabelled,)
+        What each of them counts as, in shots.
     """
 
     X: np.ndarray
+    rows: np.ndarray
     weight: np.ndarray
+
+    def __len__(self):
+        return len(self.rows)
 
     def sample(self, n_rows):
         """About `n_rows` of the images, evenly spaced, with the weight of all."""
-        step = max(1, len(self.X) // n_rows)
-        return Pool(self.X[::step], step * self.weight[::step])
+        step = max(1, len(self) // n_rows)
+        return Pool(self.X, self.rows[::step], step * self.weight[::step])
+
+    def blocks(self):
+        """Yield embeddings and weights, some rows at a time."""
+        for block in batches(len(self), _ROWS):
+            yield within_range(self.X[self.rows[block]]), self.weight[block]
+
+    def second_moment(self):
+        """Sum ``w x' x`` over the unit embeddings x."""
+        return sum(second_moment(unit(X), weight) for X, weight in self.blocks())
 
 
 def add_unlabelled(
@@ -94,7 +109,7 @@ def add_unlabelled(
     -------
     ScatterSums
     """
-    moment = second_moment(unit(pool.X), pool.weight)
+    moment = pool.second_moment()
     found = sums
     for _ in range(_ROUNDS):
         found = sums + _expected_sums(
@@ -105,10 +120,9 @@ def add_unlabelled(
 
 def _expected_sums(scores, pool, moment, n_classes, temperature):
     count, features = np.zeros(n_classes), np.zeros((n_classes, pool.X.shape[1]))
-    for rows in batches(len(pool.X), _ROWS):
-        X = pool.X[rows]
+    for X, weight in pool.blocks():
         p = softmax(np.array(scores(X)), _SHARPNESS * temperature)
-        p *= pool.weight[rows, None].astype(p.dtype)
+        p *= weight[:, None].astype(p.dtype)
         count += p.sum(axis=0, dtype=np.float64)
         features += p.T @ unit(X)
     # Prototypes are of shots alone.
