@@ -1,6 +1,5 @@
 """The bridge from image to text embeddings, in closed form. NumPy only."""
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from numbers import Integral, Real
@@ -15,6 +14,7 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skbridge._messages import warn
 from skbridge._rows import unit
 from skbridge._texts.head import check_text_head
 from skbridge._validation import all_or_nothing, check_embeddings
@@ -325,11 +325,10 @@ def _text_subspace_bridge(head, bridge_rank):
             "TextHead.from_features(text_bank=...), or use bridge='identity'."
         )
     if head.text_bank is None and len(bank) < _SMALL_BANK:
-        warnings.warn(
+        warn(
             f"bridge='text_subspace' takes its directions from the {len(bank)} class "
             f"texts; fewer than {_SMALL_BANK} span too little of the text subspace. "
             "Give the text head a text_bank of many varied texts.",
-            UserWarning,
             stacklevel=2,
         )
     directions = text_subspace(bank, rank=bridge_rank)

@@ -1,7 +1,6 @@
 """Checks of embeddings, labels and weights."""
 
 import os
-import warnings
 from contextlib import suppress
 from copy import copy
 from functools import wraps
@@ -16,7 +15,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skbridge._messages import shown
+from skbridge._messages import shown, warn
 
 # Sums of the weights of a class: beyond these, rounding would hide other terms.
 _LEAST_WEIGHT, _MOST_WEIGHT = 1e-12, 1e12
@@ -81,6 +80,9 @@ def check_embeddings(estimator, X, *y, reset):
     ValueError
         If X does not hold embeddings, or holds NaN or infinite values.
     """
+    if _needs_no_conversion(X) and all(map(_is_label_array, y)):
+        check_consistent_length(X, *y)
+        return validate_data(estimator, X, *y, reset=reset, skip_check_array=True)
     try:
         return validate_data(
             estimator, X, *y, reset=reset, dtype=[np.float32, np.float64]
@@ -102,6 +104,23 @@ def check_embeddings(estimator, X, *y, reset):
                 "read: find the others with its valid_images, or leave out these rows."
             ) from error
         raise
+
+
+def _needs_no_conversion(X):
+    """Whether X is what scikit-learn's `check_array` returns unchanged.
+
+    `check_array` changes the filters of warnings while it runs, which is not safe in
+    several threads.
+    """
+    if type(X) is not np.ndarray or X.dtype not in (np.float32, np.float64):
+        return False
+    with np.errstate(all="ignore"):
+        return X.ndim == 2 and X.size > 0 and bool(np.isfinite(X.sum()))
+
+
+def _is_label_array(y):
+    """Whether y has the form and a type of labels, as scikit-learn's checks want it."""
+    return type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuU"
 
 
 def _looks_like_images(X):
@@ -274,10 +293,11 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
     X, y = check_embeddings(estimator, X, y, reset=reset)
     if not reset:
         check_kind_of_labels(y, estimator.classes_, "classes_")
-    with warnings.catch_warnings():
-        # scikit-learn takes labels with one sample per class for a regression target.
-        warnings.filterwarnings("ignore", message="The number of unique classes")
-        check_classification_targets(y)
+    if not _is_label_array(y):
+        # Of objects scikit-learn looks at the first only. Of numbers that mostly occur
+        # once, as the labels of single shots do, it warns: each is given twice.
+        is_float = y.dtype.kind == "f"
+        check_classification_targets(np.repeat(np.unique(y), 2) if is_float else y[:1])
     if sample_weight is not None and not np.asarray(sample_weight).any():
         raise ValueError(
             "sample_weight is zero everywhere, which leaves no shots to learn "
@@ -323,8 +343,20 @@ def _at_common_scale(X, reset):
     return X / peak
 
 
+def _are_checked_weights(weight, X):
+    """Whether weights need no conversion; see `_needs_no_conversion`."""
+    return (
+        type(weight) is np.ndarray
+        and weight.dtype == np.float64
+        and weight.shape == (len(X),)
+        and bool(np.isfinite(weight).all())
+    )
+
+
 def _check_weights(sample_weight, X):
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    weight = sample_weight
+    if not _are_checked_weights(weight, X):
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if weight.min() < 0:
         row = int(np.argmin(weight))
         raise ValueError(
@@ -432,4 +464,4 @@ def check_zero_rows(X, where, *, error=False):
             f"{message}; no CLIP embedding is zero. Check how these rows were "
             "embedded, and leave them out."
         )
-    warnings.warn(f"{message}.", UserWarning, stacklevel=3)
+    warn(f"{message}.", stacklevel=3)

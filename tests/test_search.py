@@ -206,6 +206,7 @@ def test_an_iterable_of_splits_and_an_int_are_taken_as_by_grid_search(problem):
         assert_array_equal(by_int.cv_results_[key], by_splits.cv_results_[key])
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
 @pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss", "balanced_accuracy"])
 def test_weights_count_as_repetitions(problem, scoring):
     X, y, head = problem
@@ -535,6 +536,24 @@ def test_folds_are_shuffled_by_random_state_alone():
     assert tests(0) == tests(0)
     assert tests(0) != tests(1)
     assert tests(None) == tests(None)
+
+
+@pytest.mark.parametrize("random_state", [None, 0])
+def test_folds_are_those_of_scikit_learn_for_any_numbers_of_shots(random_state):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        codes = rng.permutation(np.repeat(np.arange(5), rng.integers(2, 9, size=5)))
+        n_splits = int(rng.integers(2, min(8, np.bincount(codes).max()) + 1))
+        reference = StratifiedKFold(
+            n_splits, shuffle=random_state is not None, random_state=random_state
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = [test for _, test in reference.split(codes, codes)]
+        folds = shot_folds(codes, n_splits=n_splits, random_state=random_state)
+        for (train, test), own in zip(folds, expected, strict=True):
+            assert_array_equal(test, own)
+            assert_array_equal(np.setdiff1d(np.arange(len(codes)), own), train)
 
 
 def test_single_shots_stay_in_training():

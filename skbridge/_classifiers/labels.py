@@ -1,13 +1,12 @@
 """Checks that labels and class texts belong together, by asking the shots."""
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 from scipy.special import bdtrc
 from sklearn.base import clone
 
-from skbridge._messages import shown
+from skbridge._messages import quiet, shown, warn
 from skbridge._texts.recipe import CLIPTexts
 
 # So many shots mostly show clearly that the texts fit, and the others are not asked.
@@ -91,21 +90,19 @@ def _warn_of_possible_encoding(X, codes, texts, labels):
     if len(known) <= m or labels.tolist() != list(range(m)):
         return
     if isinstance(texts, CLIPTexts):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fit has warned of the labels' own texts
+        with quiet():  # fit has warned of the labels' own texts
             texts = texts.head(np.array(known))
     text_features = texts[known].text_features.astype(X.dtype)
     hits = np.bincount(codes, weights=_hits(X, codes, text_features), minlength=m)
     unlike = np.flatnonzero(2 * hits <= np.bincount(codes, minlength=m))
     if len(unlike):
-        warnings.warn(
+        warn(
             f"The labels are 0 to {m - 1}, {len(known)} integers have texts, and most "
             f"shots of the labels {shown(unlike.tolist())} are nearest to the text of "
             "another label. If scikit-learn encoded the labels (meta-estimators and "
             "cross_val_predict number them in sorted order), the texts are those of "
             f"other labels. Give texts for these {m} labels alone, named 0 to {m - 1} "
             "in sorted order; the same silences this warning where nothing is wrong.",
-            UserWarning,
             stacklevel=5,
         )
 
@@ -140,7 +137,7 @@ def warn_at_chance(X, codes, text_features, model):
     hits, chance = _chance_of_hits(X, codes, text_features)
     if chance > _SIGNIFICANCE:
         source = "the text head" if model is None else f"the text head of {model}"
-        warnings.warn(
+        warn(
             f"Zero-shot, {source} classifies {hits} of the {n_shots} shots of "
             f"{n_classes} classes correctly, no better than chance. Either the images "
             "were embedded by another CLIP model, and cannot be compared with these "
@@ -148,7 +145,6 @@ def warn_at_chance(X, codes, text_features, model):
             "texts are not those of the labels, because labels were encoded in "
             "another order, or are codes and no names: name them with "
             "CLIPTexts(class_names={label: name, ...}).",
-            UserWarning,
             stacklevel=4,
         )
 

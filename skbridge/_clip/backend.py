@@ -1,7 +1,6 @@
 """What a CLIP model is to the rest of the library."""
 
 import copy
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from skbridge._messages import brief
+from skbridge._messages import brief, warn
 
 # Patches that a CPU is given at a time. Larger buffers are taken from the system and
 # given back each time: on two cores RN50 and ViT-B-16 embed 8 photos of 224 x 224 (196
@@ -362,11 +361,10 @@ class Backend(ABC):
                 all_cut += cut
                 result[start : start + len(chunk)] = to_numpy(encode(tokens))
         if all_cut:
-            warnings.warn(
+            warn(
                 f"{len(all_cut)} of {len(prompts)} prompts are longer than the "
                 f"{self.context_length} tokens that {self.label} reads, and were cut; "
                 f"the first is {brief(all_cut[0])}. Shorten them.",
-                UserWarning,
                 stacklevel=3,
             )
         return result

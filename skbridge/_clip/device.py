@@ -2,10 +2,11 @@
 
 import os
 import sys
-import warnings
 
 import joblib
 import numpy as np
+
+from skbridge._messages import warn
 
 _FALLBACK = "Requested device {device!r} but {reason}. Using device 'cpu' instead."
 
@@ -76,7 +77,7 @@ def resolve_device(device="auto"):
         reason = None
     if reason is None:
         return device
-    warnings.warn(_FALLBACK.format(device=device, reason=reason), stacklevel=2)
+    warn(_FALLBACK.format(device=device, reason=reason), stacklevel=2)
     return "cpu"
 
 
@@ -95,7 +96,7 @@ def _replace_dead_threads():
     n_threads = torch.get_num_threads()
     if n_threads > 1:
         torch.set_num_threads(1)
-        warnings.warn(
+        warn(
             "This process was forked from one that had loaded torch, whose "
             f"{n_threads} threads do not survive a fork. torch computes in one thread "
             "here. Start processes with 'spawn' or joblib's loky to use more.",
@@ -143,7 +144,7 @@ def resolve_precision(precision="auto", device="cpu"):
         return precision
     if precision == "bf16" and _cpu_has_bf16():
         return precision
-    warnings.warn(
+    warn(
         f"precision={precision!r} is not used on this CPU, which has no instructions "
         "for it. Using 'fp32' instead.",
         stacklevel=2,

@@ -1,9 +1,7 @@
 """Folds of shots: stratified by class, with all views of an image on one side."""
 
-import warnings
-
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.utils import check_random_state
 
 _MAX_FOLDS = 8
 
@@ -30,38 +28,51 @@ def shot_folds(codes, groups=None, *, n_splits=None, random_state=None):
         classes with one image are always in training. Empty if no class has two.
     """
     groups = np.arange(len(codes)) if groups is None else groups
-    _, first, images = np.unique(groups, return_index=True, return_inverse=True)
-    class_of = codes[first]
+    _, images = np.unique(groups, return_inverse=True)
     n_images = images_per_class(codes, images)
     testable = n_images >= 2
     if not testable.any():
         return []
     if n_splits is None:
         n_splits = int(np.clip(np.median(n_images[testable]), 2, _MAX_FOLDS))
-    shuffle = {"shuffle": random_state is not None, "random_state": random_state}
-    if (class_of[images] == codes).all():
-        # Split images, then add all views of each.
-        candidates = np.flatnonzero(testable[class_of])
-        splitter = StratifiedKFold(n_splits, **shuffle)
-        splits = splitter.split(candidates, class_of[candidates])
-        tests = [np.isin(images, candidates[test]) for _, test in _quietly(splits)]
-    else:
-        splitter = StratifiedGroupKFold(min(n_splits, len(first)), **shuffle)
-        splits = _quietly(splitter.split(codes, codes, images))
-        tests = [np.isin(np.arange(len(codes)), test) for _, test in splits]
+    # Split images, then add all views of each. An image with views of several classes
+    # counts as one of the most common of them.
+    order = np.argsort(-n_images[codes], kind="stable")
+    _, first = np.unique(images[order], return_index=True)
+    class_of = codes[order][first]
+    candidates = np.flatnonzero(testable[class_of])
+    fold_of = np.full(len(class_of), -1)
+    fold_of[candidates] = _stratified(class_of[candidates], n_splits, random_state)
     folds = []
-    for test in tests:
+    for fold in range(n_splits):
+        test = fold_of[images] == fold
         scored = test & np.isin(codes, codes[~test])
         if scored.any():
             folds.append((np.flatnonzero(~test), np.flatnonzero(scored)))
     return folds
 
 
-def _quietly(splits):
-    """List splits without scikit-learn's warning of classes smaller than k."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return list(splits)
+def _stratified(codes, n_splits, random_state):
+    """Fold of each row, as in scikit-learn's StratifiedKFold.
+
+    That warns of classes smaller than the number of folds, which are usual here.
+    """
+    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
+    # Classes in order of appearance.
+    codes = np.argsort(np.argsort(first))[codes]
+    ordered = np.sort(codes)
+    sizes = [
+        np.bincount(ordered[fold::n_splits], minlength=len(first))
+        for fold in range(n_splits)
+    ]
+    folds = np.empty(len(codes), dtype=int)
+    rng = None if random_state is None else check_random_state(random_state)
+    for k, own in enumerate(np.transpose(sizes)):
+        own_folds = np.repeat(np.arange(n_splits), own)
+        if rng is not None:
+            rng.shuffle(own_folds)
+        folds[codes == k] = own_folds
+    return folds
 
 
 def images_per_class(codes, groups):

@@ -1,7 +1,6 @@
 """FewShotSearchCV: choose blending, cut and temperature from the shots alone."""
 
 import time
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -22,7 +21,7 @@ from skbridge._classifiers.base import FewShotClassifier
 from skbridge._classifiers.gda import BridgedGDAClassifier
 from skbridge._held_out.folds import images_per_class, shot_folds
 from skbridge._held_out.selection import distance_from
-from skbridge._messages import brief
+from skbridge._messages import brief, quiet
 from skbridge._search.evaluate import Evaluation
 from skbridge._search.fits import FoldFits, Texts
 from skbridge._search.folds import number_images, numbered_folds, splitter_folds
@@ -259,9 +258,7 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_values(settings, estimator)
         distance = distance_from(settings, estimator.get_params() | prior)
         run = Evaluation(FoldFits(texts, shots, labels, weight, folds), judge, settings)
-        with warnings.catch_warnings():
-            # The last fit repeats warnings about shots and texts.
-            warnings.simplefilter("ignore", UserWarning)
+        with quiet():  # The last fit repeats warnings about shots and texts.
             run.run(distance)
         self.cv_results_ = format_results(settings, run)
         self.temperature_ = run.best_temperature

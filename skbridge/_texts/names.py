@@ -1,12 +1,11 @@
 """Class names of labels: the labels themselves, or names given explicitly."""
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from skbridge._messages import shown
+from skbridge._messages import shown, warn
 
 _ENCODED = (
     "scikit-learn's meta-estimators and cross_val_predict(method='predict_proba') "
@@ -85,11 +84,10 @@ def _names_of_string_labels(labels):
             "labels as class_names."
         )
     if all(_CODE.fullmatch(label) for label in labels):
-        warnings.warn(
+        warn(
             f"The labels {shown(labels, 3)} look like codes, but the prompts of CLIP "
             "use them as names. Name them: texts=CLIPTexts(model, class_names={label: "
             "name, ...}).",
-            UserWarning,
             stacklevel=4,
         )
     return [str(label) for label in labels]
@@ -220,9 +218,8 @@ def warn_of_equal_texts(labels: list, names: list, text_features: np.ndarray):
             return
         i, j = np.argwhere(close)[0]
         pairs = f"{names[i]!r} and {names[j]!r} are the same tokens to the text tower"
-    warnings.warn(
+    warn(
         f"Some classes share their text: {pairs}. The texts cannot tell them apart, "
         "only the shots can.",
-        UserWarning,
         stacklevel=4,
     )

@@ -15,7 +15,7 @@ from skbridge._classifiers.semobridge import SeMoBridgeClassifier
 from skbridge._clip.load import library_versions
 from skbridge._embedder import CLIPEmbedder, embed_readable, model_facts
 from skbridge._held_out.folds import distinct_shots
-from skbridge._messages import brief
+from skbridge._messages import brief, quiet
 from skbridge._version import __version__
 from skbridge.photos._file import read_model, write_model
 from skbridge.photos._held_out import HeldOut, all_scores, judge
@@ -221,8 +221,7 @@ class PhotoModel:
         labels = manifest["labels"]
         if len(labels) != len(embeddings) or len(manifest["paths"]) != len(labels):
             raise ValueError("its paths, labels and embeddings differ in number")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # They were shown when it was fitted.
+        with quiet():  # They were shown when it was fitted.
             classifier.fit(embeddings, _targets(labels))
         return cls(
             embedder=CLIPEmbedder(**manifest["embedder"], on_error="nan"),
