@@ -382,14 +382,16 @@ class TransCLIPClassifier(RivalClassifier):
             If y has one class only or no label at all, a label has no text, X and the
             texts have different widths, or `lmbda` is set without texts.
         """
-        shots, unlabelled = check_partly_labelled(self, X, y, sample_weight)
+        shots, (embeddings, rows, pool_weight) = check_partly_labelled(
+            self, X, y, sample_weight
+        )
         X, codes, weight = self._start_checked_fit(*shots)
         shots = Shots(*distinct_shots(unit(X), codes, weight))
         n_classes = len(self.classes_)
         mixture, z = fit_shots(shots, n_classes), np.empty((0, n_classes))
         self.gamma_ = None
-        if len(unlabelled[0]):
-            pool = self._make_pool(*unlabelled, shots)
+        if len(rows):
+            pool = self._make_pool(embeddings[rows], pool_weight, shots)
             self.gamma_ = self._choose_gamma(shots, pool)
             mixture, z = fit_transductively(
                 shots, pool, float(self.lmbda), self.gamma_, n_classes
