@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skbridge._messages import warn
-from skbridge._rows import unit
+from skbridge._rows import unit, within_range
 from skbridge._texts.head import check_text_head
 from skbridge._validation import all_or_nothing, check_embeddings
 
@@ -476,7 +476,7 @@ class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             gives a zero token.
         """
         check_is_fitted(self)
-        X = check_embeddings(self, X, reset=False)
+        X = within_range(check_embeddings(self, X, reset=False))
         tokens = self._bridge.to_text(X)
         return tokens if self.output == "text" else self._bridge.to_joint(tokens)
 

@@ -304,7 +304,7 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
             "from. Give at least one shot of each class a positive weight."
         )
     weight = _check_weights(sample_weight, X)
-    X = _at_common_scale(X, reset)
+    X = at_common_scale(X, reset=reset)
     counts = weight > 0
     # A mask of ones would copy X.
     if not counts.all():
@@ -327,8 +327,8 @@ def _check_class_weights(y, weight):
         )
 
 
-def _at_common_scale(X, reset):
-    """Shots within the range in which squares neither overflow nor underflow."""
+def at_common_scale(X, *, reset=True):
+    """Scale shots to where squares neither overflow nor underflow, by one factor."""
     limits = np.finfo(X.dtype)
     peak = max(X.max(), -X.min())
     if peak == 0 or limits.tiny**0.4 < peak < limits.max**0.4:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier, TextHead
+from skbridge import (
+    BridgedGDAClassifier,
+    SemanticBridge,
+    SeMoBridgeClassifier,
+    TextHead,
+)
+from skbridge._rows import unit
 from skbridge.baselines import (
     APEClassifier,
     GDAClassifier,
@@ -16,6 +22,7 @@ from skbridge.baselines import (
     TransCLIPClassifier,
     ZeroShotClassifier,
 )
+from skbridge.review import label_next, near_duplicates
 
 CLASSIFIERS = [
     SeMoBridgeClassifier,
@@ -270,3 +277,39 @@ def test_shots_of_extreme_length_are_not_mixed_with_earlier_ones():
     classifier = BridgedGDAClassifier(head).fit(X, y)
     with pytest.raises(ValueError, match=r"as large as 1e\+30.*Divide X"):
         classifier.partial_fit(X * np.float32(1e30) / np.abs(X).max(), y)
+
+
+@pytest.mark.parametrize("exponent", [-30, 30])
+@pytest.mark.parametrize("kind", [SeMoBridgeClassifier, BridgedGDAClassifier])
+def test_explanations_do_not_depend_on_lengths(kind, exponent):
+    head, (X, y), (queries, _) = clip_like(np.random.default_rng(0), 4)
+    classifier = kind(head).fit(X, y)
+    scale = np.float32(10.0**exponent)
+    assert_allclose(
+        classifier.bridge_embeddings(scale * queries),
+        classifier.bridge_embeddings(queries),
+        atol=1e-5,
+    )
+    own = X[y == 2]
+    expected = classifier.shot_parts(queries[:1], own, 2)
+    for query, shots in ((scale * queries[:1], own), (queries[:1], scale * own)):
+        parts = classifier.shot_parts(query, shots, 2)
+        assert_allclose(parts, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-30, 30])
+def test_bridge_and_review_do_not_depend_on_lengths(exponent):
+    head, (X, _), _ = clip_like(np.random.default_rng(0), 4)
+    scale = np.float32(10.0**exponent)
+    bridge = SemanticBridge(head).fit(X)
+    assert_allclose(
+        unit(bridge.transform(scale * X)), unit(bridge.transform(X)), atol=1e-5
+    )
+    found = near_duplicates(scale * X, X, threshold=0.999)
+    assert_array_equal(found.indices, np.arange(len(X)))
+    assert_array_equal(found.nearest, np.arange(len(X)))
+    options = {"n": 5, "strategy": "coverage"}
+    assert_array_equal(
+        label_next(None, scale * X, labelled=scale * X[:3], **options).indices,
+        label_next(None, X, labelled=X[:3], **options).indices,
+    )

@@ -13,9 +13,10 @@ from skbridge._class_sums import ClassSums
 from skbridge._classifiers.base import FewShotClassifier
 from skbridge._classifiers.blend import BlendStack, LinearView, Term
 from skbridge._messages import shown
-from skbridge._rows import unit
+from skbridge._rows import unit, within_range
 from skbridge._validation import (
     all_or_nothing,
+    at_common_scale,
     check_embeddings,
     check_kind_of_labels,
     check_labels,
@@ -137,8 +138,8 @@ class BridgedClassifier(FewShotClassifier):
             a class text as a shot.
         """
         check_is_fitted(self)
-        query = check_embeddings(self, query, reset=False)
-        X = check_embeddings(self, X, reset=False)
+        query = within_range(check_embeddings(self, query, reset=False))
+        X = at_common_scale(check_embeddings(self, X, reset=False))
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         k = int(np.flatnonzero(self.classes_ == label)[0])
         (bridged,) = self._bridge.bridged(query)
@@ -162,7 +163,7 @@ class BridgedClassifier(FewShotClassifier):
         ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        X = check_embeddings(self, X, reset=False)
+        X = within_range(check_embeddings(self, X, reset=False))
         return self._bridge.bridged(X)
 
     # lambda_3="auto"

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from skbridge._rows import unit
+from skbridge._rows import unit, within_range
 from skbridge.inspection._common import (
     COLOUR_MAP,
     check_classifier,
@@ -137,7 +137,7 @@ class PrototypeConfusionDisplay:
         X, classes = embed(X), classifier.classes_
         class_codes(y, classes, len(X))
         scores = {
-            "plain prototypes": unit(X) @ classifier.prototypes_.T,
+            "plain prototypes": unit(within_range(X)) @ classifier.prototypes_.T,
             "bridged prototypes": classifier.component_logits(X)[2],
         }
         predictions = {

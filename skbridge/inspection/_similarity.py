@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skbridge._rows import batches, unit
+from skbridge._rows import batches, unit, within_range
 from skbridge.inspection._common import (
     BLUE,
     ORANGE,
@@ -179,7 +179,7 @@ class SimilarityDisplay:
                 f"them twice. Got {len(codes)} images of {np.count_nonzero(counts)} "
                 "classes."
             )
-        q, bridged = unit(X), classifier.bridge_embeddings(X)
+        q, bridged = unit(within_range(X)), classifier.bridge_embeddings(X)
         head = classifier.text_head_
         texts = None if head is None else head.text_features
         columns = {"image, image": (q, codes), "image, bridged image": (bridged, codes)}

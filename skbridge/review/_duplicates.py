@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch, check_array
 from sklearn.utils._param_validation import Interval, validate_params
 
-from skbridge._rows import unit
+from skbridge._rows import unit, within_range
 from skbridge.review._nearest import check_like, nearest_rows
 
 
@@ -66,7 +66,7 @@ def near_duplicates(X, Y=None, *, threshold=0.97):
     >>> found.indices, found.nearest
     (array([2]), array([0]))
     """
-    X = unit(check_array(X, dtype=[np.float32, np.float64]))
+    X = unit(within_range(check_array(X, dtype=[np.float32, np.float64])))
     others = None if Y is None else check_like(Y, X, "Y", "X")
     best, nearest = nearest_rows(X, others)
     # Rounding makes the cosine of equal rows slightly less than 1.

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import check_array
 
-from skbridge._rows import batches, unit
+from skbridge._rows import batches, unit, within_range
 
 # Similarities of one block: 16 MB in float32.
 _BLOCK_ROWS = 2048
@@ -17,7 +17,8 @@ def check_like(Y, X, name, name_of_x):
     ValueError
         If they have another width than X, or hold NaN or infinite values.
     """
-    Y = unit(check_array(Y, dtype=[np.float32, np.float64], input_name=name))
+    Y = check_array(Y, dtype=[np.float32, np.float64], input_name=name)
+    Y = unit(within_range(Y))
     if X.shape[1] != Y.shape[1]:
         raise ValueError(
             f"{name} has {Y.shape[1]} columns, but {name_of_x} has {X.shape[1]}. "

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import Bunch, check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from skbridge._rows import unit
+from skbridge._rows import unit, within_range
 from skbridge.review._nearest import check_like, nearest_rows
 
 # An image is as good as any other if its v is at least one over this.
@@ -85,7 +85,7 @@ def label_next(estimator, pool, n=20, *, labelled=None, strategy="mixed"):
     >>> label_next(None, pool, 2, strategy="coverage").indices
     array([1, 2])
     """
-    pool = check_array(pool, dtype=[np.float32, np.float64])
+    pool = within_range(check_array(pool, dtype=[np.float32, np.float64]))
     n = min(n, len(pool))
     if strategy == "coverage":
         return _choose(pool, labelled, n)
