@@ -126,8 +126,10 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     centre = means[seen].mean(axis=0)
     total = second_moment.trace() - 2 * sums.sum(axis=0) @ centre
     variance = total / count.sum() + centre @ centre
-    # Embeddings that are all alike have no variance, up to rounding.
-    prior = shrinkage * max(variance, np.finfo(np.float64).eps)
+    # Embeddings that are all alike have no variance. At least what rounding makes of
+    # their scatter keeps it positive definite.
+    rounding = 10 * len(second_moment) * np.finfo(np.float64).eps * count.sum()
+    prior = max(shrinkage * variance, rounding)
     outside = prior * _SCATTER_OUTSIDE / max(1.0, count[seen].mean())
     metric = _metric(second_moment - sums.T @ means, prior, outside, span)
     means[seen] -= centre
@@ -150,15 +152,8 @@ def _metric(scatter, prior, outside, span):
     The prior is `prior` in the span, and larger by `outside` in other directions.
     """
     identity = np.eye(len(scatter))
-    largest = scatter.diagonal().max()
     scatter = scatter + prior * identity
     if span is not None:
         scatter += outside * (identity - span @ span.T)
-    try:
-        lower = np.linalg.cholesky(scatter)
-    except np.linalg.LinAlgError:
-        raise ValueError(
-            f"The prior scatter {prior:.2g} is lost to rounding beside that of the "
-            f"shots, {largest:.2g}. Use a larger shrinkage, or smaller sample weights."
-        ) from None
+    lower = np.linalg.cholesky(scatter)
     return solve_triangular(lower, identity, lower=True).T

@@ -176,12 +176,25 @@ def test_the_weight_of_unlabelled_images_is_limited_too():
         )
 
 
-def test_shrinkage_that_is_lost_to_rounding_is_refused_by_name():
-    head, (X, y), _ = clip_like(np.random.default_rng(0), 4)
-    with pytest.raises(ValueError, match=r"prior scatter .* larger shrinkage"):
-        BridgedGDAClassifier(head, shrinkage=1e-30).fit(X, y)
+@pytest.mark.parametrize("shrinkage", [1e-300, 1e-30, 1e9])
+def test_any_shrinkage_gives_a_metric(shrinkage):
+    head, (X, y), (queries, targets) = clip_like(np.random.default_rng(0), 4)
+    classifier = BridgedGDAClassifier(head, shrinkage=shrinkage).fit(X, y)
+    check_agreement(classifier, queries)
+    assert classifier.score(queries, targets) > 0.8
     with pytest.raises(ValueError, match="'shrinkage' parameter"):
         BridgedGDAClassifier(head, shrinkage=1e200).fit(X, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shots_that_are_all_alike_leave_it_to_the_texts(dtype):
+    head, (X, y), _ = clip_like(np.random.default_rng(0), 2, dtype)
+    alike = np.repeat(X[:1], len(X), axis=0)
+    classifier = BridgedGDAClassifier(head).fit(alike, y)
+    check_agreement(classifier, X)
+    assert classifier.score(X, y) > 0.8
+    without = BridgedGDAClassifier(None).fit(alike, y).predict_proba(X)
+    assert np.isfinite(without).all()
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "smoothness"])

@@ -1,13 +1,32 @@
 """Random parameters and data: labels, probabilities and copies agree."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 
-from skbridge import BridgedGDAClassifier, SeMoBridgeClassifier, TextHead
+from skbridge import (
+    BridgedGDAClassifier,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+    TextHead,
+)
 from skbridge.baselines import (
     APEClassifier,
     GDAClassifier,
@@ -183,6 +202,115 @@ def test_random_parameters_give_answers_that_agree(times, rng, report):
         n_tried,
         refused=refused,
         wrong=len(wrong),
+    )
+    assert not wrong
+    assert refused < n_tried / 2
+
+
+def degenerate(rng):
+    """Few embeddings of unequal classes: binary, constant, repeated, or all alike."""
+    n_classes, width = int(rng.integers(2, 7)), int(rng.choice([1, 2, 4, 16, 40]))
+    y = np.repeat(np.arange(n_classes), rng.integers(1, 6, size=n_classes))
+    X = rng.normal(size=(n_classes, width))[y]
+    kind = rng.integers(5)
+    if kind == 0:
+        X = (X > 0).astype(float)
+    elif kind == 1:
+        X[:, : (width + 1) // 2] = X[0, : (width + 1) // 2]
+    elif kind == 2:
+        X[:] = X[0]
+    elif kind == 3:
+        X += 0.2 * rng.normal(size=X.shape)
+    order = rng.permutation(len(y))
+    eos = rng.normal(size=(n_classes, width + 2))
+    heads = [
+        None,
+        TextHead.from_features(range(n_classes), eos[:, :width]),
+        TextHead.from_features(
+            range(n_classes), eos[:, :width], text_bank=rng.normal(size=(70, width))
+        ),
+        TextHead.from_arrays(
+            range(n_classes), eos=eos, projection=rng.normal(size=(width + 2, width))
+        ),
+    ]
+    dtype = rng.choice([np.float32, np.float64])
+    return X[order].astype(dtype), y[order], heads[rng.integers(len(heads))]
+
+
+def inside(rng, classifier):
+    """A meta-estimator of scikit-learn with this classifier in it, or a search."""
+    few = {"cv": 2}
+    logistic = LogisticRegression()
+    makers = [
+        lambda: classifier,
+        lambda: make_pipeline(StandardScaler(), classifier),
+        lambda: CalibratedClassifierCV(classifier, ensemble=rng.random() < 0.5, **few),
+        lambda: BaggingClassifier(classifier, 3, random_state=0),
+        lambda: VotingClassifier([("a", classifier), ("b", logistic)], voting="soft"),
+        lambda: StackingClassifier([("a", classifier)], logistic, **few),
+        lambda: OneVsRestClassifier(classifier),
+        lambda: AdaBoostClassifier(classifier, n_estimators=3),
+        lambda: GridSearchCV(classifier, {"lambda_3": [0.5, 2]}, **few),
+        lambda: SelfTrainingClassifier(classifier, max_iter=2),
+        lambda: FewShotSearchCV(classifier, n_settings=3),
+    ]
+    return makers[rng.integers(len(makers))]()
+
+
+# What the data, and not a mistake of the library, makes impossible.
+_REFUSALS = re.compile(
+    r"rows of X in fit are all zero|at least two classes|sum to zero, so that"
+    r"|has no effect|must be positive|One-vs-rest and one-vs-one"
+    r"|sample_weight is zero everywhere"
+    # scikit-learn's own.
+    r"|less than 2 examples for at least one class|cannot be greater than the number"
+    r"|worse than random|training fold, but|2 fits failed"
+)
+
+
+def contradiction(fitted, queries):
+    """Name what is wrong with the answers of a fitted estimator, or None."""
+    labels, proba = fitted.predict(queries), fitted.predict_proba(queries)
+    if not np.isfinite(proba).all():
+        return "not finite"
+    if np.abs(proba.sum(axis=1) - 1).max() > 1e-4:
+        return "rows do not sum to one"
+    # One-vs-rest ranks by scores that its probabilities do not follow.
+    if isinstance(fitted, OneVsRestClassifier):
+        return None
+    # Meta-estimators round, and then break ties in their own way.
+    own = proba[np.arange(len(labels)), np.searchsorted(fitted.classes_, labels)]
+    return (
+        "labels and probabilities" if (proba.max(axis=1) - own > 1e-6).any() else None
+    )
+
+
+def test_random_data_in_meta_estimators_are_refused_or_consistent(times, rng, report):
+    n_tried, refused, wrong = times(150, 5000), 0, []
+    for _ in range(n_tried):
+        X, y, head = degenerate(rng)
+        classifier = [SeMoBridgeClassifier, BridgedGDAClassifier][rng.integers(2)]
+        params = some(rng, bridge=["auto", "identity"], lambda_3=(0.1, 10))
+        if classifier is SeMoBridgeClassifier and rng.random() < 0.5:
+            params |= some(rng, gamma=(0, 100), beta=(0, 100), lambda_2=(0, 10))
+            params["blending"] = "exponential"
+        elif classifier is BridgedGDAClassifier:
+            params |= some(rng, shrinkage=(1e-3, 10), temperature=(1e-3, 1e3))
+        estimator = inside(rng, classifier(head, **params))
+        weights = {}
+        if rng.random() < 0.3 and isinstance(estimator, (classifier, FewShotSearchCV)):
+            weights["sample_weight"] = rng.integers(0, 3, size=len(y))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = contradiction(estimator.fit(X, y, **weights), X)
+            except ValueError as error:
+                found = None if _REFUSALS.search(str(error)) else error
+                refused += 1
+        if found:
+            wrong.append((found, estimator))
+    report(
+        "degenerate data in meta-estimators", n_tried, refused=refused, wrong=len(wrong)
     )
     assert not wrong
     assert refused < n_tried / 2
