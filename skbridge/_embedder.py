@@ -259,7 +259,9 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
     They are embedded as a person sees them: the EXIF orientation is applied,
     transparent pixels lie over white, 16-bit grey is scaled to 8 bits, and palettes,
     grey and CMYK become RGB. Resizing, cropping and scaling are those that the model
-    was validated with.
+    was validated with. Turn PIL images upright with ``PIL.ImageOps.exif_transpose``,
+    if at all: ``rotate`` and ``transpose`` leave the orientation in the EXIF, so that
+    the image may be turned once more.
 
     The same image has the same embedding whatever its batch, its neighbours and the
     number of threads: in float32 rows differ by less than 1e-4 of their length, as

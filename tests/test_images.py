@@ -18,7 +18,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from sklearn.datasets import load_digits
 
 from skbridge._images.accept import NotAnImageError, check_images, describe_image
@@ -918,6 +918,16 @@ def test_image_that_the_caller_has_turned_is_not_turned_again():
     turned = opened.transpose(Image.Transpose.ROTATE_270)
     assert turned.getexif()[0x0112] == 6
     np.testing.assert_array_equal(decoded(turned), upright)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_that_was_turned_upright_is_not_turned_again(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(PIXELS), "PNG", exif=exif.tobytes())
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(decoded(upright), np.asarray(upright))
+    np.testing.assert_array_equal(decoded(content), np.asarray(upright))
 
 
 @pytest.mark.parametrize(
