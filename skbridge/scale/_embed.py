@@ -57,7 +57,7 @@ def embed_dataset(
     ----------
     source : str, path-like, list of these, or ray.data.Dataset
         - A folder, with folders in it, a pattern such as ``"photos/**/*.jpg"``, a
-          list of files, or a URL of one of the first two, such as
+          list of files, each once, or a URL of one of the first two, such as
           ``"s3://bucket/photos"``, which the package fsspec lists.
         - Tar archives, named in the same ways, as WebDataset writes them: their images,
           by suffix. One archive is one shard.

@@ -43,12 +43,9 @@ def run_shards(work, shards, *, n_actors, on_gpu, verbose):
 class _Actor:
     """A process that does the work of one shard after another."""
 
-    def __init__(self, work, n_threads):
-        self._work = work
-        self._n_threads = n_threads
-
-    def run(self, shard):
-        self._work(shard, self._n_threads)
+    # It is begun without arguments, which Ray would not have any more to restart it.
+    def run(self, work, shard, n_threads):
+        work(shard, n_threads)
 
 
 def _on_ray(work, shards, n_actors, on_gpu):
@@ -64,12 +61,11 @@ def _on_ray(work, shards, n_actors, on_gpu):
         n_actors, resources = _resources(ray, n_actors, on_gpu)
         actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **resources)
         actor = actor(_Actor)
-        actors = [
-            actor.remote(work, resources["num_cpus"])
-            for _ in range(min(n_actors, len(shards)))
-        ]
-        pool = ActorPool(actors)
-        yield from pool.map_unordered(lambda one, shard: one.run.remote(shard), shards)
+        actors = [actor.remote() for _ in range(min(n_actors, len(shards)))]
+        sent, n_threads = ray.put(work), resources["num_cpus"]
+        yield from ActorPool(actors).map_unordered(
+            lambda one, shard: one.run.remote(sent, shard, n_threads), shards
+        )
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayActorError as error:
