@@ -10,7 +10,11 @@ is computed from the rates that are printed above it::
     python benchmarks/scale.py
     python benchmarks/scale.py --model ViT-B-32 --n-images 2000 --n-actors 2
 
-The model has random weights unless it is the bundled one.
+The model has random weights unless it is the bundled one. Last, one search over the
+weights of the blend runs as `FewShotSearchCV`, and as scikit-learn's `GridSearchCV` in
+one process and with the backends of joblib, among them Dask where it is installed::
+
+    python benchmarks/scale.py --only search --n-classes 1000
 """
 
 import os
@@ -25,13 +29,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
+import joblib
 import numpy as np
 from _measure import child_environment, machine, markdown_table, versions
 from embedding import model_folder, write_photos
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from skbridge import BridgedGDAClassifier, CLIPEmbedder
+from skbridge import (
+    BridgedGDAClassifier,
+    CLIPEmbedder,
+    FewShotSearchCV,
+    SeMoBridgeClassifier,
+)
 from skbridge.scale import embed_dataset, load_embeddings, predict_dataset
 
 N_CLASSES = 100
@@ -138,6 +151,72 @@ def plan(per_core, width, bytes_per_row, gpu_rate):
     )
 
 
+@contextmanager
+def joblib_backend(name, n_jobs):
+    """Let joblib use a backend, which has started its processes."""
+    if name == "ray":
+        import ray
+        from ray.util.joblib import register_ray
+
+        register_ray()
+        ray.init(num_cpus=n_jobs, include_dashboard=False, log_to_driver=False)
+        try:
+            with joblib.parallel_config("ray"):
+                yield
+        finally:
+            ray.shutdown()
+    elif name == "dask":
+        from dask.distributed import Client
+
+        with (
+            Client(n_workers=n_jobs, threads_per_worker=1, dashboard_address=None),
+            joblib.parallel_config("dask"),
+        ):
+            yield
+    else:
+        with joblib.parallel_config(name):
+            yield
+
+
+def searches(n_classes, n_jobs):
+    """Seconds of one search in several ways, each after one that does not count."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(n_classes, 512)).astype(np.float32)
+    labels = np.repeat(np.arange(n_classes), 8)
+    X = centres[labels] + 3 * rng.normal(size=(len(labels), 512)).astype(np.float32)
+    classifier = SeMoBridgeClassifier(None, bridge="identity")
+    grid = {"lambda_2": np.linspace(0, 1, 4), "lambda_3": np.linspace(0.25, 1, 4)}
+    folds = StratifiedKFold(4, shuffle=True, random_state=0)
+    ways = {"FewShotSearchCV": (FewShotSearchCV(classifier, grid, cv=folds), None)}
+    for backend, jobs in (
+        ("sequential", 1),
+        ("loky", n_jobs),
+        ("threading", n_jobs),
+        ("ray", n_jobs),
+        ("dask", n_jobs),
+    ):
+        if find_spec({"ray": "ray", "dask": "distributed"}.get(backend, "joblib")):
+            search = GridSearchCV(classifier, grid, cv=folds, n_jobs=jobs)
+            ways[f"GridSearchCV, {backend}, {jobs} jobs"] = search, backend
+    rows, first = [], None
+    for label, (search, backend) in ways.items():
+        with joblib_backend(backend, n_jobs) if backend else nullcontext():
+            for _ in range(2):
+                started = time.perf_counter()
+                search.fit(X, labels)
+                seconds = time.perf_counter() - started
+        first = first or seconds
+        rows.append([label, f"{seconds:.2f}", f"{seconds / first:.1f}"])
+    return "\n\n".join(
+        [
+            "## One search in many processes",
+            f"{n_classes:,} classes, 8 shots, 512 features, 16 settings, 4 "
+            "folds, and the fit to all shots.",
+            markdown_table(["", "seconds", "of FewShotSearchCV"], rows),
+        ]
+    )
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="skbridge-tiny")
@@ -151,10 +230,14 @@ def main(argv=None):
         default=1061,
         help="images per second of one GPU, as benchmarks/gpu.py prints it",
     )
+    parser.add_argument("--n-classes", type=int, default=300, help="of the search")
+    parser.add_argument("--only", choices=["embed", "search"])
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        print(section(options, folder))
+    if options.only != "search":
+        with tempfile.TemporaryDirectory() as folder:
+            print(section(options, Path(folder)))
+    if options.only != "embed":
+        print(searches(options.n_classes, options.n_actors))
 
 
 def section(options, folder):

@@ -134,7 +134,8 @@ class RunFolder:
             {"skbridge": json.dumps(self.facts)}
         )
         with written_atomically(self.shard_file(number)) as stream:
-            parquet.write_table(table, stream)
+            # Hardly any value of these columns is there twice.
+            parquet.write_table(table, stream, use_dictionary=False)
 
     def finish(self):
         """Remove the temporary files of processes that were killed."""
