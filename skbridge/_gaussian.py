@@ -19,7 +19,7 @@ class GaussianClasses:
     Attributes
     ----------
     centre : ndarray of shape (n_features,)
-        c, the mean of the class means of the shots.
+        mu, the mean of the class means of the shots.
     means : ndarray of shape (n_classes, n_features)
         M_k, relative to the centre.
     metric : ndarray of shape (n_features, n_features)
@@ -90,16 +90,16 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     """Estimate class means and their metric, with the class texts as prior.
 
     With the unit embeddings x of the shots, their weighted class means m_k, the
-    centre ``c = mean_k m_k`` and the scatter ``S = sum w (x - m_y)' (x - m_y)``, a sum
+    centre ``mu = mean_k m_k`` and the scatter ``S = sum w (x - m_y)' (x - m_y)``, a sum
     and no average:
 
-    - ``G G' = (S + a [I + 20/n (I - P)])^-1`` with ``a = shrinkage mean ||x - c||^2``
+    - ``G G' = (S + a [I + 20/n (I - P)])^-1`` with ``a = shrinkage mean ||x - mu||^2``
       and n the mean number of shots per class, at least 1. P projects onto the span
-      of the texts. Outside it embeddings differ in what texts do not describe, so that
-      the prior of the scatter is larger there, until shots say more.
-    - ``M_k = (n_k (m_k - c) + 2 g E_k) / (n_k + 2)``: the text counts as two shots.
-      E_k is the class text minus the mean text, and g the least-squares gain of the
-      regression of ``(m_k - c) G`` on ``E_k G`` over all classes; not negative.
+      of the texts. Outside it, embeddings differ in what texts do not describe, so that
+      the prior of the scatter is larger there, the more so the fewer shots there are.
+    - ``M_k = (n_k (m_k - mu) + 2 g D_k) / (n_k + 2)``: the text counts as two shots.
+      D_k is the class text minus the mean text, and g the least-squares gain of the
+      regression of ``(m_k - mu) G`` on ``D_k G`` over all classes; not negative.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     span : ndarray of shape (n_features, rank), default=None
         Orthonormal columns V with ``P = V V'``; None means that P is the identity.
     texts : ndarray of shape (n_classes, n_features), default=None
-        Unit class texts. None makes ``M_k = m_k - c``.
+        Unit class texts. None makes ``M_k = m_k - mu``.
 
     Returns
     -------

@@ -44,14 +44,14 @@ _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 
 @dataclass(frozen=True, eq=False)
 class CentredView:
-    """Queries as unit rows in the metric of the scatter: ``unit((unit(f) - c) G)``.
+    """Queries as unit rows in the metric of the scatter: ``unit((unit(f) - mu) G)``.
 
     Attributes
     ----------
     metric : ndarray of shape (n_features, n_features)
         G.
     centre : ndarray of shape (n_features,)
-        c, times G.
+        mu G.
     """
 
     metric: np.ndarray
@@ -72,55 +72,53 @@ def suitable_lambda_3(n_shots, n_classes, logit_scale):
 
 
 class BridgedGDAClassifier(BridgedClassifier):
-    """Gaussian discriminant analysis of CLIP embeddings, bridged; recommended.
+    """Gaussian discriminant analysis of bridged CLIP embeddings; recommended.
 
-    A query is compared with the class texts (z1), and with the class means of the
-    shots (z3) in the metric of their scatter within classes. The class texts are the
-    prior of the means, and the bridge that of the scatter. Nothing needs tuning.
+    A query is compared with the class texts (z1) and, in the metric of the scatter
+    within classes, with the class means of the shots (z3). The class texts serve as
+    prior of the means, and the bridge as prior of the scatter. The defaults need no
+    tuning.
 
     Parameters
     ----------
     texts : str, path-like, CLIPTexts, TextHead or None, default="ViT-B-16"
-        The class texts. A model's name or folder: the model that embedded the
-        images, with the labels as names. A :class:`CLIPTexts` sets weights, prompts
-        and names as well. A :class:`TextHead` holds texts made beforehand. None
-        makes a classifier without texts.
+        Class texts. With the name or folder of a CLIP model, the one that embedded
+        the images, the labels are the class names. A :class:`CLIPTexts` also sets
+        weights, prompts and names. A :class:`TextHead` contains texts that were
+        encoded beforehand. None makes a classifier without texts.
     lambda_1 : float, default=1.0
         Weight of z1, query against class texts.
     lambda_3 : float or "auto", default="auto"
-        Weight of z3. ``"auto"`` grows with the mean number n of shots per class, and
-        falls with the number K of classes, among which a shot is near to some by
-        chance: (n + 1) / 12 (50 / K)^0.3, times 100 / logit scale. Without texts it
-        is 1.
+        Weight of z3, query against class means. ``"auto"`` grows with the mean number
+        n of shots per class and decreases with the number C of classes:
+        (n + 1) / 12 (50 / C)^0.3, times 100 / logit scale. Without texts it is 1.
     shrinkage : float, default=0.3
-        Scatter that every direction of the bridge has before any shots: that of this
-        many shots, each as far from the centre as shots are on average, up to 1e9. The
-        scatter of the shots is a sum over them, so that it dominates as shots are
+        Prior scatter in every direction of the bridge, positive and at most 1e9, in
+        units of the mean squared distance of the shots from their centre. The scatter
+        of the shots is a sum over shots, so that it outweighs the prior as shots are
         added.
 
     bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}, default="auto"
         How images are mapped to texts; see :class:`SemanticBridge`. ``"auto"`` is
-        the pseudo-inverse where the text projection is known, the text subspace
-        where a bank of texts or at least 64 class texts span it, and the identity
-        otherwise.
+        the pseudo-inverse if the text projection is known, the text subspace if
+        there is a text bank or at least 64 class texts, and the identity otherwise.
     bridge_rank : int or float, default=0.97
         Number of singular (or principal) directions that the bridge spans or, for a
-        float in (0, 1], the share of the sum of squared singular values that they
-        hold. Other directions have 1 + 20 / n times the prior scatter, at n shots per
-        class.
+        float in (0, 1], their share of the sum of squared singular values. Other
+        directions have 1 + 20 / n times the prior scatter, for n shots per class.
     temperature : float or "auto", default="auto"
-        Factor of the scores in the softmax of `predict_proba`. ``"auto"`` finds it
-        from the shots, each scored by a fit without it; see Notes.
+        Factor of the scores in the softmax of `predict_proba`. ``"auto"`` estimates it
+        on the shots, each scored by a fit without it; see Notes.
     missing_label : int or str, default=None
-        Value of y that marks an image without a label. None, NaN and ``pd.NA`` mark
-        one whatever this is.
+        Value of y that marks an image without a label, in addition to None, NaN and
+        ``pd.NA``.
     reject : float, default=None
-        Share of known images, between 0 and 1, that `predict` may give up as unknown:
-        those whose `score_samples` is lowest. The threshold is found on the shots, each
-        left out. None labels every image.
+        Share of the images of known classes, between 0 and 1, that `predict` may label
+        as unknown: those with the lowest `score_samples`. The threshold is estimated
+        on the shots, each scored by a fit without it. None labels no image as unknown.
     reject_label : str or int, default=None
-        Label of unknown images: by default "unknown" where labels are strings, and -1
-        where they are numbers. Not used where `reject` is None.
+        Label of unknown images. None means "unknown" if the labels are strings, and -1
+        if they are numbers. It may be set only with `reject`.
 
     Attributes
     ----------
@@ -131,7 +129,7 @@ class BridgedGDAClassifier(BridgedClassifier):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the embedding's columns, where `fit` saw string names.
     text_head_ : TextHead or None
-        Text side, its classes in the order of `classes_`.
+        Class texts, in the order of `classes_`.
     bridge_ : {"pseudo_inverse", "text_subspace", "identity"}
         The kind of bridge in use.
     inverse_projection_ : ndarray of shape (n_features, n_text_features)
@@ -139,22 +137,24 @@ class BridgedGDAClassifier(BridgedClassifier):
     prototypes_ : ndarray of shape (n_classes, n_features)
         Unit class means F' of the shots, unbridged.
     centre_ : ndarray of shape (n_features,)
-        Mean c of the class means of the unit shots.
+        Mean mu of the class means of the unit shots.
     means_ : ndarray of shape (n_classes, n_features)
-        Class means M of the unit shots and the class text, relative to `centre_`.
+        Class means M, of the unit shots and the class texts, relative to `centre_`.
     metric_ : ndarray of shape (n_features, n_features)
-        G: queries and means are compared after it.
+        G, by which queries and means are multiplied before they are compared.
     text_gain_ : float
         Gain g of the class texts in the means; 0 without texts.
     class_count_ : ndarray of shape (n_classes,)
         Sum of the sample weights of the shots of each class.
     unlabelled_count_ : ndarray of shape (n_classes,)
-        What the unlabelled images add to it, in shots; zero if they were not used.
+        Sum of the weights of the unlabelled images in each class, in shots; zero if
+        they are not used.
     threshold_ : float or None
-        Unknown are images whose `score_samples` is below it; None without `reject`.
+        `predict` labels images whose `score_samples` is below it as unknown; None
+        without `reject`.
     uses_unlabelled_ : bool or None
-        Whether unlabelled images are used: if held-out shots gain from them. None
-        before there are any.
+        Whether unlabelled images are used, that is, whether held-out shots gain from
+        them. None without unlabelled images.
     blend_ : object
         The blend of z1 and z3; its ``scores`` blend component logits.
     temperature_ : float
@@ -167,35 +167,38 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     Notes
     -----
-    This is not of the paper, whose class mean takes no notice of how the shots
-    scatter; that costs accuracy, the more the more shots there are.
+    This classifier is not in the paper, which compares queries with class means and
+    ignores the scatter of the shots. The more shots there are, the more accuracy that
+    costs.
 
-    Let ``x = unit(f)``, m_k the class means of the shots' x, c the mean of the m_k,
-    and ``S = sum w (x - m_y)' (x - m_y)`` their scatter. The scores are ``lambda_1 z1
-    + lambda_3 z3``, where z3 is the cosine of ``(x_q - c) G`` and ``M_k G``:
+    Let ``x = unit(f)``, m_k the class means of the shots' x, mu the mean of the m_k,
+    and ``S = sum w (x - m_y)' (x - m_y)`` their scatter. The scores of a query q are
+    ``lambda_1 z1 + lambda_3 z3``, where z3 is the cosine of ``(unit(q) - mu) G`` and
+    ``M_k G``:
 
-    - ``G G' = (S + a [I + 20/n (I - P)])^-1`` with ``a = shrinkage mean ||x - c||^2``
-      and n the mean number of shots per class, at least 1. P projects onto the span of
-      the bridge, W+ W; with the identity as bridge ``P = I``.
-    - ``M_k = (n_k (m_k - c) + 2 g E_k) / (n_k + 2)``. E_k is the unit class text minus
-      the mean over classes, and g the gain of the regression of ``(m_k - c) G`` on
-      ``E_k G`` over classes, not negative. Without texts ``M_k = m_k - c``.
+    - ``G G' = (S + a [I + 20/n (I - P)])^-1`` with ``a = shrinkage mean ||x - mu||^2``
+      and n the mean number of shots per class, at least 1. ``P = W+ W`` projects onto
+      the directions of the bridge; with the identity as bridge ``P = I``.
+    - ``M_k = (n_k (m_k - mu) + 2 g D_k) / (n_k + 2)``. D_k is the unit class text minus
+      the mean over classes, and g the gain of the regression of ``(m_k - mu) G`` on
+      ``D_k G`` over classes, not negative. Without texts ``M_k = m_k - mu``.
 
-    The temperature is that of least log loss on the shots, each scored without itself:
-    its class mean and the scatter by a rank-one update, in closed form. A prior at
-    ``logit_scale / (lambda_1 + 4 lambda_3)``, without texts ``logit_scale / 8``, counts
-    as five shots, and decides alone where every class has one shot. Left-out scores are
-    those of n - 1 shots; without texts the temperature is multiplied by ``(n / (n -
-    1))^0.4``, with texts by the square root of that.
+    The temperature minimises the log loss of the shots, each scored without itself:
+    without its summand in M_k and in S, in closed form. A prior at ``logit_scale /
+    (lambda_1 + 4 lambda_3)``, without texts ``logit_scale / (8 lambda_3)``, counts as
+    five shots, and is used alone if every class has one shot. Since these are scores
+    of one shot less, the temperature is then multiplied by the mean of ``(n_k / (n_k -
+    w))^0.2``, without texts with the exponent 0.4.
 
     Images without a label are divided among the classes by their probabilities, at four
-    times the temperature, and added to the sums of the shots with half their weight, in
-    eight rounds of expectation maximisation. First the shots are halved: only if those
-    of one half, scored by the other, have less log loss with the unlabelled images than
-    without are these used. The images themselves are not stored.
+    times the temperature, and added to the sums of the shots with half the weight of a
+    shot, in eight rounds of expectation maximisation. They are used only if they lower
+    the log loss of one half of the shots in fits to the other half. The images
+    themselves are not stored.
 
-    A parameter that another one makes idle is refused when it is set: a rank of the
-    identity, a weight of texts that are not there.
+    A parameter that has no effect under another one is refused if it is set:
+    `bridge_rank` with the identity, `lambda_1` without texts, `reject_label` without
+    `reject`.
 
     Examples
     --------
