@@ -31,6 +31,6 @@ __all__ = [
 
 def __getattr__(name):
     """Import a subpackage at its first use, so that ``import skbridge`` is fast."""
-    if name in ("baselines", "datasets", "inspection", "photos", "review"):
+    if name in ("baselines", "datasets", "inspection", "photos", "review", "scale"):
         return import_module(f"skbridge.{name}")
     raise AttributeError(f"module 'skbridge' has no attribute {name!r}")

@@ -151,6 +151,15 @@ def test_an_unknown_attribute_of_the_package_is_an_attribute_error():
         skbridge.inspektion  # noqa: B018
 
 
+def test_public_subpackages_are_imported_at_their_first_use():
+    code = """
+        import skbridge
+        for name in "baselines datasets inspection photos review scale".split():
+            assert getattr(skbridge, name).__name__ == f"skbridge.{name}"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 @pytest.mark.parametrize("display", [SimilarityDisplay, PrototypeConfusionDisplay])
 def test_search_and_pipeline_show_what_their_classifier_does(data, display):
     head, (X, y), (X_query, y_query) = data
