@@ -281,7 +281,7 @@ def test_a_pool_on_the_disk_is_read_block_by_block(rng, tmp_path, monkeypatch):
     on_disk = np.load(tmp_path / "X.npy", mmap_mode="r")
     known = np.where(np.arange(len(y)) % 500 < 3, y.astype(object), None)
     whole = BridgedGDAClassifier(None).fit(X, known)
-    monkeypatch.setattr(unlabelled, "_ROWS", 100)
+    monkeypatch.setattr(unlabelled, "BLOCK_ROWS", 100)
     tracemalloc.start()
     fitted = BridgedGDAClassifier(None).fit(on_disk, known)
     peak = tracemalloc.get_traced_memory()[1]
@@ -289,3 +289,14 @@ def test_a_pool_on_the_disk_is_read_block_by_block(rng, tmp_path, monkeypatch):
     assert fitted.uses_unlabelled_
     assert_allclose(fitted.decision_function(X), whole.decision_function(X), atol=1e-3)
     assert peak < X.nbytes
+
+
+def test_held_out_shots_may_be_more_than_one_block(rng):
+    # Held-out shots are scored in blocks; a half of these is more than one.
+    n_shots = 2 * unlabelled.BLOCK_ROWS // N_CLASSES + 10
+    X, y = images(rng, n_shots)
+    U, _ = images(rng, 5)
+    known = np.concatenate([y, np.full(len(U), -1)])
+    fitted = BridgedGDAClassifier(None, missing_label=-1)
+    fitted.fit(np.concatenate([X, U]), known)
+    assert fitted.uses_unlabelled_ is not None

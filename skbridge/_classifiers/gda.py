@@ -13,6 +13,7 @@ from skbridge._class_sums import ScatterSums
 from skbridge._classifiers.blend import Blend, Term
 from skbridge._classifiers.bridged import USUAL_LOGIT_SCALE, BridgedClassifier
 from skbridge._classifiers.unlabelled import (
+    BLOCK_ROWS,
     WEIGHT,
     Pool,
     Shots,
@@ -36,8 +37,6 @@ _SPREAD, _SPREAD_WITHOUT_TEXTS = 4.0, 8.0
 _CALIBRATION_SHOTS = 512
 # Scores of n shots are sharper than those of n - 1 by (n / (n - 1)) to this power.
 _GROWTH = 0.4
-# Rows that are scored at once while fitting.
-_SCORED_ROWS = 4096
 
 _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 
@@ -515,7 +514,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         z1 = None if texts is None else Term(unit, texts)
         z3 = self._term_of(self._fit_gaussians(sums))
         blend = self._make_blend(sums.shots[sums.shots > 0])
-        return blend.fold((z1, None, z3), _SCORED_ROWS, self._bridge.inverse.dtype)
+        return blend.fold((z1, None, z3), BLOCK_ROWS, self._bridge.inverse.dtype)
 
     def _calibrate(self, X, codes, weight, seen=0.0):
         """Find temperature and threshold from the shots, each left out.

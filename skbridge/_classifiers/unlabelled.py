@@ -13,7 +13,8 @@ from skbridge._class_sums import ScatterSums, second_moment
 from skbridge._held_out.temperature import fit_temperature, score_shots
 from skbridge._rows import batches, softmax, unit, within_range
 
-# Scores of rows, (n_samples, n_features) to (n_samples, n_classes).
+# Scores of at most BLOCK_ROWS rows, (n_samples, n_features) to (n_samples, n_classes).
+# The next call may overwrite them.
 Scores = Callable[[np.ndarray], np.ndarray]
 
 # What an unlabelled image counts as, in shots.
@@ -23,7 +24,7 @@ WEIGHT = 0.5
 _SHARPNESS = 4.0
 _ROUNDS = 8
 # Rows that are scored at once.
-_ROWS = 4096
+BLOCK_ROWS = 4096
 # Unlabelled images that decide whether all are used.
 _JUDGED_ROWS = 4096
 
@@ -75,7 +76,7 @@ class Pool:
 
     def blocks(self):
         """Yield embeddings and weights, some rows at a time."""
-        for block in batches(len(self), _ROWS):
+        for block in batches(len(self), BLOCK_ROWS):
             yield within_range(self.X[self.rows[block]]), self.weight[block]
 
     def second_moment(self):
@@ -176,9 +177,16 @@ def unlabelled_help(
         sums = ScatterSums.of_shots(train.X, train.codes, train.weight, n_classes)
         more = add_unlabelled(sums, pool, scores_of, temperature)
         for found, folds in ((sums, without), (more, using)):
-            scores = np.array(scores_of(found)(test.X))
+            scores = _score_blocks(scores_of(found), test.X)
             folds.append((scores, test.codes, test.weight))
     return bool(_log_loss(using, temperature) < _log_loss(without, temperature))
+
+
+def _score_blocks(scores, X):
+    """Scores of any number of rows."""
+    return np.concatenate(
+        [np.array(scores(X[rows])) for rows in batches(len(X), BLOCK_ROWS)]
+    )
 
 
 def _halves(codes):
