@@ -300,3 +300,17 @@ def test_held_out_shots_may_be_more_than_one_block(rng):
     fitted = BridgedGDAClassifier(None, missing_label=-1)
     fitted.fit(np.concatenate([X, U]), known)
     assert fitted.uses_unlabelled_ is not None
+
+
+@pytest.mark.parametrize("params", [{}, {"reject": 0.1}])
+def test_a_given_temperature_changes_no_label(rng, params):
+    X, y = images(rng, 3, noise=2.0)
+    U, _ = images(rng, 40, noise=2.0)
+    both = np.concatenate([X, U])
+    known = np.concatenate([y, np.full(len(U), -1)])
+    automatic = BridgedGDAClassifier(None, missing_label=-1).fit(both, known)
+    assert automatic.uses_unlabelled_
+    given = BridgedGDAClassifier(None, missing_label=-1, temperature=5.0, **params)
+    given.fit(both, known)
+    assert given.temperature_ == 5.0
+    assert_array_equal(given.decision_function(both), automatic.decision_function(both))

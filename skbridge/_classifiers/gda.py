@@ -70,6 +70,17 @@ def suitable_lambda_3(n_shots, n_classes, logit_scale):
     return float(weight * USUAL_LOGIT_SCALE / logit_scale)
 
 
+def _weighted_quantile(values, weight, share):
+    """Largest of the values such that those below it have at most this share of weight.
+
+    The largest value of all is never exceeded.
+    """
+    order = np.argsort(values)
+    cumulated = np.cumsum(weight[order]) / weight.sum()
+    position = np.searchsorted(cumulated, share, side="right")
+    return float(values[order[min(position, len(values) - 1)]])
+
+
 class BridgedGDAClassifier(BridgedClassifier):
     """Gaussian discriminant analysis of bridged CLIP embeddings; recommended.
 
@@ -190,10 +201,10 @@ class BridgedGDAClassifier(BridgedClassifier):
     w))^0.2``, without texts with the exponent 0.4.
 
     Images without a label are divided among the classes by their probabilities, at four
-    times the temperature, and added to the sums of the shots with half the weight of a
-    shot, in eight rounds of expectation maximisation. They are used only if they lower
-    the log loss of one half of the shots in fits to the other half. The images
-    themselves are not stored.
+    times the automatic temperature, and added to the sums of the shots with half the
+    weight of a shot, in eight rounds of expectation maximisation. They are used only if
+    they lower the log loss of one half of the shots in fits to the other half. The
+    images themselves are not stored.
 
     A parameter that has no effect under another one is refused if it is set:
     `bridge_rank` with the identity, `lambda_1` without texts, `reject_label` without
@@ -344,7 +355,10 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     def _start_sums(self, X):
         super()._start_sums(X)
-        self._sharpness, self._least_score = 1.0, None
+        # Automatic temperature over the default one of the blend.
+        self._temperature_ratio = 1.0
+        # Least score of a known image; None without `reject`.
+        self._least_score = None
         self.uses_unlabelled_ = None
 
     def _idle_parameters(self):
@@ -473,7 +487,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         return self._blockwise(X, lambda scores: self.temperature_ * scores.max(axis=1))
 
     def _automatic_temperature(self):
-        return self._sharpness * self.blend_.default_temperature
+        return self._temperature_ratio * self.blend_.default_temperature
 
     def _sum_shots(self, X, codes, weight):
         return ScatterSums.of_shots(X, codes, weight, len(self.classes_))
@@ -520,29 +534,26 @@ class BridgedGDAClassifier(BridgedClassifier):
         """Find temperature and threshold from the shots, each left out.
 
         `seen` is the weight of earlier shots, by which the temperature that they led
-        to counts.
+        to counts. The temperature is found even if the parameter gives another one:
+        unlabelled images are divided among the classes by it.
         """
-        if self.temperature != "auto" and self.reject is None:
-            return
         left_out = self._left_out(X, codes, weight)
         if left_out is None:
             self._check_reject()
             return
         scores, codes, weight = left_out
         if self.reject is not None:
-            best = scores.max(axis=1)
-            order = np.argsort(best)
-            share = np.cumsum(weight[order]) / weight.sum()
-            position = np.searchsorted(share, self.reject, side="right")
-            self._least_score = float(best[order[min(position, len(best) - 1)]])
-        default = self._sharpness * self._make_blend().default_temperature
+            self._least_score = _weighted_quantile(
+                scores.max(axis=1), weight, self.reject
+            )
+        default = self._temperature_ratio * self._make_blend().default_temperature
         found = fit_temperature(
             [(scores, codes, weight)], default, prior_shots=PRIOR_SHOTS + seen
         )
         n = self.class_count_[codes]
         power = _GROWTH if self._text_features is None else _GROWTH / 2
         growth = np.average((n / (n - weight)) ** power, weights=weight)
-        self._sharpness *= growth * found / default
+        self._temperature_ratio *= growth * found / default
 
     def _left_out(self, X, codes, weight):
         """Scores of shots that fits to the others give; None if no class has two."""
@@ -573,7 +584,7 @@ class BridgedGDAClassifier(BridgedClassifier):
             return
         pool = Pool(pool.X, pool.rows, WEIGHT * pool.weight)
         n_classes = len(self.classes_)
-        temperature = self._sharpness * self._make_blend().default_temperature
+        temperature = self._temperature_ratio * self._make_blend().default_temperature
         if self.uses_unlabelled_ is None:
             self.uses_unlabelled_ = unlabelled_help(
                 shots,
