@@ -131,26 +131,29 @@ def best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE):
     low, high = np.full(len(start), -np.inf), np.full(len(start), np.inf)
     for _ in range(_MAX_NEWTON_STEPS):
         ratio = np.exp(log_ratio)
-        gain, curvature = prior * (ratio - 1), np.full(len(start), prior)
+        # Derivatives of the loss: t dL/dt and t^2 d^2L/dt^2, the prior's terms first.
+        gradient, curvature = prior * (ratio - 1), np.full(len(start), prior)
         for scores, columns, weight in blocks:
             stack = _times(ratio * defaults, scores)
-            _settle(stack)
+            _shift_if_large(stack)
             own = stack[:, np.arange(len(columns)), columns]
             p = np.exp(stack)
             total = _row_sums(p)
             p *= stack
             mean = _row_sums(p) / total
             square = np.einsum("snc,snc->sn", p, stack) / total
-            gain += (mean - own) @ weight
+            gradient += (mean - own) @ weight
             curvature += (square - mean**2) @ weight
-        low = np.where(gain <= 0, log_ratio, low)
-        high = np.where(gain > 0, log_ratio, high)
-        # Newton's step for t, in which the loss is convex, taken in log t.
-        change = np.clip(gain / (curvature + np.abs(gain)), -1, 1)
+        low = np.where(gradient <= 0, log_ratio, low)
+        high = np.where(gradient > 0, log_ratio, high)
+        # Newton's step in log t divides by the second derivative, curvature + gradient.
+        # In log t the loss need not be convex: where the gradient is negative, its
+        # absolute value keeps the divisor positive.
+        change = np.clip(gradient / (curvature + np.abs(gradient)), -1, 1)
         log_ratio = log_ratio - change
         if np.abs(change).max() < tolerance:
             break
-        # Beyond what is known to be too little or too much, halve what is between.
+        # A step out of the interval that has the minimum goes to its middle instead.
         beyond = (log_ratio < low) | (log_ratio > high)
         log_ratio[beyond] = (low[beyond] + high[beyond]) / 2
     return np.exp(log_ratio)
@@ -171,10 +174,13 @@ def _row_sums(stack):
     return (stack.reshape(-1, len(ones)) @ ones).reshape(stack.shape[:-1])
 
 
-def _settle(stack):
-    """Position of the largest score of each row, and rows that exp() can take.
+def _shift_if_large(stack):
+    """Shift rows, in place, if exp() of some score would overflow or underflow.
 
-    Rows are shifted, in place, only if some score is too large or too small.
+    Returns
+    -------
+    ndarray of shape (n_settings, n_samples)
+        Position of the largest score of each row.
     """
     best = stack.argmax(axis=2)
     rows = stack.reshape(-1, stack.shape[2])
@@ -200,7 +206,7 @@ def score_shots(stack, columns):
         Whether each is right, and its log loss; without a right class wrong, and
         a loss that means nothing.
     """
-    best = _settle(stack)
+    best = _shift_if_large(stack)
     own = stack[:, np.arange(len(columns)), columns]
     np.exp(stack, out=stack)
     return best == columns, np.log(_row_sums(stack)) - own
