@@ -42,7 +42,7 @@ class StoppingRule:
 
     @property
     def n_points(self) -> int:
-        """Largest number of numbers of steps that are compared."""
+        """How many numbers of steps are compared, at most."""
         return self.max_steps // self.steps_apart + 1
 
 
@@ -117,14 +117,14 @@ def held_out_losses(
         Each point at its own temperature.
     weight : ndarray of shape (n_samples of all folds,)
     """
-    losses, start, weight = [], {}, np.concatenate(weights)
+    losses, start, weight = [], 1.0, np.concatenate(weights)
     best, best_point = np.inf, 0
     for point, scores in enumerate(zip(*paths, strict=True)):
         stacks = [np.array(score)[None] for score in scores]
-        (loss,), found = stacked_log_losses(
-            stacks, codes, weights, np.array([temperature]), **start
+        # Each point starts from the temperature of the one before.
+        (loss,), start = stacked_log_losses(
+            stacks, codes, weights, np.array([temperature]), start
         )
-        start = {"start": found}
         losses.append(loss)
         mean = loss @ weight
         if mean < best:
