@@ -289,6 +289,7 @@ class Evaluation:
         variants = [shots.variants(group.blends) for shots in held_out]
         for block in batches(len(group.rows), _BLOCK_SETTINGS):
             stacked = [stack_variants(own[block]) for own in variants]
+            # Folds are alike in size, and so in default temperature: the last one's.
             defaults = np.array(
                 [v.blend_.default_temperature for v in variants[-1][block]]
             )
@@ -331,9 +332,11 @@ class Evaluation:
 
 def _temperature(held_out, blend):
     """Temperature of least log loss of one setting's held-out scores."""
-    folds = []
+    folds, defaults = [], []
     for shots in held_out:
-        variant = shots.fitted.reblend(**blend)
-        scores = variant.blend_.scores(shots.components)
+        fold_blend = shots.fitted.reblend(**blend).blend_
+        scores = fold_blend.scores(shots.components)
         folds.append((scores, shots.columns, shots.weight))
-    return fit_temperature(folds, variant.blend_.default_temperature)
+        defaults.append(fold_blend.default_temperature)
+    # Of the last fold, as in `Evaluation._measure`.
+    return fit_temperature(folds, defaults[-1])

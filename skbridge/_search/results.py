@@ -9,13 +9,13 @@ from sklearn.exceptions import FitFailedWarning
 from skbridge._messages import brief
 
 
-def format_results(settings, run):
+def format_results(settings, evaluation):
     """Arrange an evaluation as ``cv_results_``.
 
     Parameters
     ----------
     settings : list of dict
-    run : Evaluation
+    evaluation : Evaluation
         After its ``run``.
 
     Returns
@@ -23,13 +23,13 @@ def format_results(settings, run):
     dict of ndarrays
     """
     results = {}
-    n_folds = len(run.folds)
+    n_folds = len(evaluation.folds)
     means = stds = np.full(len(settings), np.nan)
     if n_folds:
         for name in ("fit_time", "score_time"):
-            results[f"mean_{name}"] = getattr(run, name).mean(axis=1)
-            results[f"std_{name}"] = getattr(run, name).std(axis=1)
-        means, stds = run.scores.mean(axis=1), run.scores.std(axis=1)
+            results[f"mean_{name}"] = getattr(evaluation, name).mean(axis=1)
+            results[f"std_{name}"] = getattr(evaluation, name).std(axis=1)
+        means, stds = evaluation.scores.mean(axis=1), evaluation.scores.std(axis=1)
     for name in sorted({name for setting in settings for name in setting}):
         column = np.ma.masked_all(len(settings), dtype=object)
         for row, setting in enumerate(settings):
@@ -38,23 +38,23 @@ def format_results(settings, run):
         results[f"param_{name}"] = column
     results["params"] = settings
     for fold in range(n_folds):
-        results[f"split{fold}_test_score"] = run.scores[:, fold]
+        results[f"split{fold}_test_score"] = evaluation.scores[:, fold]
     results["mean_test_score"] = means
     results["std_test_score"] = stds
-    if not np.isnan(run.log_losses).all():
-        results["log_loss"] = run.log_losses
+    if not np.isnan(evaluation.log_losses).all():
+        results["log_loss"] = evaluation.log_losses
     # Settings that failed rank last.
     ranks = rankdata(np.where(np.isnan(means), np.inf, -means), method="min")
     results["rank_test_score"] = ranks.astype(np.int32)
     return results
 
 
-def report_failures(run):
+def report_failures(evaluation):
     """Warn of settings that failed; raise if no setting has a score.
 
     Parameters
     ----------
-    run : Evaluation
+    evaluation : Evaluation
         After its ``run``, with folds.
 
     Raises
@@ -67,21 +67,21 @@ def report_failures(run):
     FitFailedWarning
         If some settings failed.
     """
-    if not run.failures and run.best_index is not None:
+    if not evaluation.failures and evaluation.best_index is not None:
         return
-    if run.best_index is None:
-        if not run.failures:
+    if evaluation.best_index is None:
+        if not evaluation.failures:
             raise ValueError(
                 "Every setting scored NaN. With scoring='neg_log_loss' each class "
                 "needs a shot in the training part of every split: use cv=None, or "
                 "scoring='accuracy'."
             )
-        first = next(iter(run.failures.values()))
+        first = next(iter(evaluation.failures.values()))
         raise ValueError(f"Every setting failed, the first with: {first}") from first
-    row, error = next(iter(run.failures.items()))
+    row, error = next(iter(evaluation.failures.items()))
     warnings.warn(
-        f"{len(run.failures)} of {len(run.scores)} settings failed and have NaN "
-        f"scores, the first at index {row} of cv_results_: {error}",
+        f"{len(evaluation.failures)} of {len(evaluation.scores)} settings failed and "
+        f"have NaN scores, the first at index {row} of cv_results_: {error}",
         FitFailedWarning,
         stacklevel=5,
     )

@@ -54,7 +54,8 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     What RidgeCV is to Ridge. The settings are cross-validated on the shots, with one
     fit for all settings that differ in blend parameters only. The best one is fitted on
-    all shots, with the softmax temperature of least log loss on held-out shots.
+    all shots. Where its `temperature` is None, it gets the softmax temperature of least
+    log loss on held-out shots.
 
     Parameters
     ----------
@@ -257,14 +258,15 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         )
         check_values(settings, estimator)
         distance = distance_from(settings, estimator.get_params() | prior)
-        run = Evaluation(FoldFits(texts, shots, labels, weight, folds), judge, settings)
+        fits = FoldFits(texts, shots, labels, weight, folds)
+        evaluation = Evaluation(fits, judge, settings)
         with quiet():  # The last fit repeats warnings about shots and texts.
-            run.run(distance)
-        self.cv_results_ = format_results(settings, run)
-        self.temperature_ = run.best_temperature
-        self.best_index_ = run.best_index
+            evaluation.run(distance)
+        self.cv_results_ = format_results(settings, evaluation)
+        self.temperature_ = evaluation.best_temperature
+        self.best_index_ = evaluation.best_index
         if folds:
-            report_failures(run)
+            report_failures(evaluation)
         else:
             self.best_index_ = int(distance.argmin())
         self.best_params_ = settings[self.best_index_]
@@ -360,7 +362,7 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     @_refitted_has("predict_proba")
     def predict_proba(self, X):
-        """Class probabilities, at the temperature found on held-out shots.
+        """Class probabilities of the best estimator.
 
         Parameters
         ----------
