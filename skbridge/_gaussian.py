@@ -61,24 +61,25 @@ class GaussianClasses:
         ndarray of shape (n_samples, n_classes)
         """
         n, w = count[codes][:, None], weight[:, None]
-        y = (x - self.centre) @ self.metric
-        means = self.means @ self.metric
+        q = (x - self.centre) @ self.metric
+        M = self.means @ self.metric
         # Without the shot, S loses v' v.
         v = np.sqrt(w * n / (n - w)) * (x - sums[codes] / n) @ self.metric
         total = n + self.text_shots
-        own = (total * means[codes] - w * y) / (total - w)
+        # The mean of the shot's class without it.
+        M_own = (total * M[codes] - w * q) / (total - w)
 
-        # Sherman-Morrison: products in the metric of S - v' v.
+        # Sherman-Morrison: a . b becomes a . b + (a . v) (b . v) / (1 - v . v).
         factor = 1 / (1 - _dots(v, v))
-        yv, ov, mv = _dots(y, v), _dots(own, v), v @ means.T
-        products = y @ means.T + (factor * yv)[:, None] * mv
-        lengths = _dots(means, means) + factor[:, None] * mv**2
+        qv, ov, Mv = _dots(q, v), _dots(M_own, v), v @ M.T
+        products = q @ M.T + (factor * qv)[:, None] * Mv
+        squares = _dots(M, M) + factor[:, None] * Mv**2
         rows = np.arange(len(x))
-        products[rows, codes] = _dots(y, own) + factor * yv * ov
-        lengths[rows, codes] = _dots(own, own) + factor * ov**2
-        lengths *= (_dots(y, y) + factor * yv**2)[:, None]
+        products[rows, codes] = _dots(q, M_own) + factor * qv * ov
+        squares[rows, codes] = _dots(M_own, M_own) + factor * ov**2
+        squares *= (_dots(q, q) + factor * qv**2)[:, None]
         tiny = np.finfo(np.float64).tiny
-        return products / np.sqrt(np.maximum(lengths, tiny))
+        return products / np.sqrt(np.maximum(squares, tiny))
 
 
 def _dots(a, b):
@@ -121,29 +122,34 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     GaussianClasses
     """
     seen = count > 0
-    means = np.zeros_like(sums)
-    np.divide(sums, count[:, None], out=means, where=seen[:, None])
-    centre = means[seen].mean(axis=0)
-    total = second_moment.trace() - 2 * sums.sum(axis=0) @ centre
-    variance = total / count.sum() + centre @ centre
+    class_means = np.zeros_like(sums)
+    np.divide(sums, count[:, None], out=class_means, where=seen[:, None])
+    centre = class_means[seen].mean(axis=0)
+    # The mean of ||x - mu||^2, multiplied out.
+    n = count.sum()
+    square, mean = second_moment.trace() / n, sums.sum(axis=0) / n
+    variance = square - 2 * mean @ centre + centre @ centre
     # Embeddings that are all alike have no variance. At least what rounding makes of
     # their scatter keeps it positive definite.
-    rounding = 10 * len(second_moment) * np.finfo(np.float64).eps * count.sum()
+    rounding = 10 * len(second_moment) * np.finfo(np.float64).eps * n
     prior = max(shrinkage * variance, rounding)
     outside = prior * _SCATTER_OUTSIDE / max(1.0, count[seen].mean())
-    metric = _metric(second_moment - sums.T @ means, prior, outside, span)
-    means[seen] -= centre
-    gain = 0.0
-    if texts is not None:
-        offsets = texts - texts[seen].mean(axis=0)
-        regressor = offsets[seen] @ metric
-        length = np.vdot(regressor, regressor)
-        if length > 0:
-            gain = max(0.0, float(np.vdot(means[seen] @ metric, regressor) / length))
-        weight = (count / (count + TEXT_SHOTS))[:, None]
-        means = weight * means + (1 - weight) * gain * offsets
-    text_shots = 0 if texts is None else TEXT_SHOTS
-    return GaussianClasses(centre, means, metric, gain, text_shots)
+    metric = _metric(second_moment - sums.T @ class_means, prior, outside, span)
+    offsets = np.where(seen[:, None], class_means - centre, 0)
+    if texts is None:
+        return GaussianClasses(centre, offsets, metric, gain=0.0, text_shots=0)
+    text_offsets = texts - texts[seen].mean(axis=0)
+    gain = _gain(offsets[seen] @ metric, text_offsets[seen] @ metric)
+    weight = (count / (count + TEXT_SHOTS))[:, None]
+    means = weight * offsets + (1 - weight) * gain * text_offsets
+    return GaussianClasses(centre, means, metric, gain, TEXT_SHOTS)
+
+
+def _gain(targets, regressors):
+    """Slope of the regression of targets without intercept; at least zero."""
+    square = np.vdot(regressors, regressors)
+    slope = np.vdot(targets, regressors) / square if square > 0 else 0.0
+    return max(0.0, float(slope))
 
 
 def _metric(scatter, prior, outside, span):
