@@ -59,9 +59,9 @@ def fit_linear_probe(X, codes, weight, text_features, max_iter):
     text_weight = np.zeros(n_classes, dtype=X.dtype)
     if text_features is not None:
         cosines = X @ text_features.T
-        own = np.bincount(codes, weights=weight * cosines[rows, codes])
-        own /= np.bincount(codes, weights=weight)
-        text_weight += _FIRST_TEXT_WEIGHT * own.mean()
+        class_cosines = np.bincount(codes, weights=weight * cosines[rows, codes])
+        class_cosines /= np.bincount(codes, weights=weight)
+        text_weight += _FIRST_TEXT_WEIGHT * class_cosines.mean()
         squares = (weight[:, None] * cosines.astype(np.float64) ** 2).sum(axis=0)
         text_step = _step(total, 4 * squares.max())
     losses = np.empty(max_iter)
@@ -69,19 +69,20 @@ def fit_linear_probe(X, codes, weight, text_features, max_iter):
         logits = X @ prototypes.T
         if text_features is not None:
             logits += cosines * text_weight
-        # In place: these passes cost as much as the matrix products.
         logits -= logits.max(axis=1, keepdims=True)
         own = logits[rows, codes]
-        slope = np.exp(logits, out=logits)
-        sums = slope.sum(axis=1)
+        # In place, as below: these passes cost as much as the matrix products.
+        exponentials = np.exp(logits, out=logits)
+        sums = exponentials.sum(axis=1)
         losses[t] = share @ (np.log(sums) - own)
-        slope *= (share / sums)[:, None]
-        slope[rows, codes] -= share
+        # Gradient with respect to the logits: share (softmax - one-hot label).
+        d_logits = np.multiply(exponentials, (share / sums)[:, None], out=exponentials)
+        d_logits[rows, codes] -= share
         velocity *= _MOMENTUM
-        velocity += slope.T @ X
+        velocity += d_logits.T @ X
         prototypes -= step * velocity
         if text_features is not None and (t + 1) % _CYCLE == 0:
-            text_weight -= text_step * (slope * cosines).sum(axis=0)
+            text_weight -= text_step * (d_logits * cosines).sum(axis=0)
     return prototypes, text_weight, losses
 
 
