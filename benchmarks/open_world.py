@@ -48,6 +48,26 @@ from skbridge.baselines import TransCLIPClassifier
 REJECTED = 0.05
 BEFORE = "before"
 UNKNOWN = ["score_samples", "largest probability", "MCM"]
+INTRODUCTION = """\
+How much accuracy unlabelled images add to a few shots, and how well images of unknown
+classes are recognised, on real CLIP features. Nothing is chosen on the queries.
+`python benchmarks/open_world.py --features FOLDER` prints the tables."""
+HALVES = """\
+Half of the queries, drawn anew for each seed, are added to the shots without labels.
+Figures are the gains in accuracy over `BridgedGDAClassifier` without unlabelled images.
+SelfTrainingClassifier, around `BridgedGDAClassifier`, and LabelSpreading, on the unit
+embeddings, are those of scikit-learn; TransCLIP is that of `skbridge.baselines`."""
+REST = """\
+Accuracy of `BridgedGDAClassifier` without unlabelled images in % ("before"), share of
+fits that use them ("used"), and calibration error with them in % ("ECE"):"""
+UNKNOWN_CLASSES = """\
+A third of the classes, drawn anew for each seed, has neither shots nor texts. The AUROC
+measures how well a score distinguishes their queries from the others: `score_samples`,
+the largest probability, or MCM, the largest softmax probability of the cosines with the
+class texts at temperature 1."""
+REJECTION = f"""\
+Share of the queries of known and of unknown classes in % that `reject={REJECTED}`
+labels as unknown:"""
 
 
 # Each fits to unlabelled images too, whose label is -1, and returns the classifier.
@@ -261,19 +281,21 @@ def main(argv=None):
     text = "\n\n".join(
         [
             "# Unlabelled images and unknown classes",
-            "Made by `python benchmarks/open_world.py`, whose `--help` says how.",
+            INTRODUCTION,
             "## Half of the queries as unlabelled images: gain in points",
+            HALVES,
             "On the other half:",
             means(others, options.shots, GAINS, "+"),
             table(others, options.shots, GAINS, "+"),
             "On the unlabelled images themselves:",
             means(own, options.shots, GAINS, "+"),
-            "Accuracy before, share of fits that used them, calibration error after:",
+            REST,
             table(others, options.shots, ["before", "used", "ECE"]),
             "## A third of the classes unknown: AUROC in %",
+            UNKNOWN_CLASSES,
             means(unknown, options.shots, UNKNOWN),
             table(unknown, options.shots, UNKNOWN),
-            f"Share in % that `reject={REJECTED}` gives up:",
+            REJECTION,
             table(unknown, options.shots, rejection),
         ]
     )
