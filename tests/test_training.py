@@ -263,8 +263,9 @@ def test_loss_and_gradient_are_those_of_the_equations_in_any_bases(
     shape, with_bias, csb, bases
 ):
     from skbridge._bridge import make_bridge
+    from skbridge._held_out.shots import Shots
     from skbridge._training.basis import Basis
-    from skbridge._training.objective import Objective, Shots, Task
+    from skbridge._training.objective import Objective, Task
     from skbridge._training.solvers import SCHEDULES
 
     head, arrays, X, y, weight = problem(SHAPES[shape], with_bias)

@@ -16,12 +16,11 @@ from skbridge._classifiers.unlabelled import (
     BLOCK_ROWS,
     WEIGHT,
     Pool,
-    Shots,
     add_unlabelled,
     unlabelled_help,
 )
 from skbridge._gaussian import fit_gaussians
-from skbridge._held_out.folds import distinct_shots
+from skbridge._held_out.shots import Shots
 from skbridge._held_out.temperature import PRIOR_SHOTS, fit_temperature
 from skbridge._messages import brief
 from skbridge._rows import row_lengths, unit
@@ -297,13 +296,14 @@ class BridgedGDAClassifier(BridgedClassifier):
             another idle, `reject` is set but no class has two shots, or `reject_label`
             is a class or of another kind than the labels.
         """
-        shots, pool = check_partly_labelled(self, X, y, sample_weight)
-        X, codes, weight = self._start_checked_fit(*shots)
+        labelled, pool = check_partly_labelled(self, X, y, sample_weight)
+        X, codes, weight = self._start_checked_fit(*labelled)
         self._start_sums(X)
         self._check_weights()
         self._add_shots(X, codes, weight)
-        self._calibrate(X, codes, weight)
-        self._learn_unlabelled(Shots(X, codes, weight), Pool(*pool))
+        shots = Shots(X, codes, weight)
+        self._calibrate(shots)
+        self._learn_unlabelled(shots, Pool(*pool))
         self._finish_fit()
         return self
 
@@ -347,9 +347,9 @@ class BridgedGDAClassifier(BridgedClassifier):
         seen = 0.0 if first else self.class_count_.sum()
         if len(X):
             self._grow(X, y, weight, classes)
-        codes = np.searchsorted(self.classes_, y)
-        self._calibrate(X, codes, weight, seen)
-        self._learn_unlabelled(Shots(X, codes, weight), Pool(*pool))
+        shots = Shots(X, np.searchsorted(self.classes_, y), weight)
+        self._calibrate(shots, seen)
+        self._learn_unlabelled(shots, Pool(*pool))
         self._finish_fit()
         return self
 
@@ -530,14 +530,14 @@ class BridgedGDAClassifier(BridgedClassifier):
         blend = self._make_blend(sums.shots[sums.shots > 0])
         return blend.fold((z1, None, z3), BLOCK_ROWS, self._bridge.inverse.dtype)
 
-    def _calibrate(self, X, codes, weight, seen=0.0):
+    def _calibrate(self, shots, seen=0.0):
         """Find temperature and threshold from the shots, each left out.
 
         `seen` is the weight of earlier shots, by which the temperature that they led
         to counts. The temperature is found even if the parameter gives another one:
         unlabelled images are divided among the classes by it.
         """
-        left_out = self._left_out(X, codes, weight)
+        left_out = self._left_out(shots.distinct())
         if left_out is None:
             self._check_reject()
             return
@@ -555,15 +555,14 @@ class BridgedGDAClassifier(BridgedClassifier):
         growth = np.average((n / (n - weight)) ** power, weights=weight)
         self._temperature_ratio *= growth * found / default
 
-    def _left_out(self, X, codes, weight):
+    def _left_out(self, shots):
         """Scores of shots that fits to the others give; None if no class has two."""
-        X, codes, weight = distinct_shots(X, codes, weight)
-        others = self.class_count_[codes] - weight
-        rows = np.flatnonzero(others > 1e-9 * weight)
+        others = self.class_count_[shots.codes] - shots.weight
+        rows = np.flatnonzero(others > 1e-9 * shots.weight)
         if not len(rows):
             return None
-        rows = rows[:: max(1, len(rows) // _CALIBRATION_SHOTS)]
-        x, codes, weight = unit(X[rows].astype(np.float64)), codes[rows], weight[rows]
+        shots = shots.take(rows[:: max(1, len(rows) // _CALIBRATION_SHOTS)])
+        x, codes, weight = unit(shots.X.astype(np.float64)), shots.codes, shots.weight
         z3 = self._gaussians.leave_one_out(
             x, codes, weight, self._sums.count, self._sums.unit_features
         )

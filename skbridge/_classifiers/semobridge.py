@@ -11,6 +11,7 @@ from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES, choose_bridge
 from skbridge._classifiers.blend import BLENDINGS, Blend, Term, text_divergence
 from skbridge._classifiers.bridged import USUAL_LOGIT_SCALE, BridgedClassifier
 from skbridge._classifiers.tokens import bridged_prototypes, token_sums
+from skbridge._held_out.shots import Shots
 from skbridge._rows import unit
 from skbridge._validation import all_or_nothing
 
@@ -473,7 +474,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
         return Blend(lambdas, logit_scale=self._logit_scale).default_temperature
 
     def _train(self, X, codes, weight):
-        from skbridge._training.bridge import Shots, train_bridge
+        from skbridge._training.bridge import train_bridge
 
         early_stopping = None
         if self._stops_early():

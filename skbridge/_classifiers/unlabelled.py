@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skbridge._class_sums import ScatterSums, second_moment
+from skbridge._held_out.shots import Shots
 from skbridge._held_out.temperature import fit_temperature, score_shots
 from skbridge._rows import batches, softmax, unit, within_range
 
@@ -27,26 +28,6 @@ _ROUNDS = 8
 BLOCK_ROWS = 4096
 # Unlabelled images that decide whether all are used.
 _JUDGED_ROWS = 4096
-
-
-@dataclass(frozen=True, eq=False)
-class Shots:
-    """Labelled embeddings.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    codes : ndarray of shape (n_samples,)
-    weight : ndarray of shape (n_samples,)
-    """
-
-    X: np.ndarray
-    codes: np.ndarray
-    weight: np.ndarray
-
-    def take(self, rows):
-        """Select some of the shots."""
-        return Shots(self.X[rows], self.codes[rows], self.weight[rows])
 
 
 @dataclass(frozen=True, eq=False)

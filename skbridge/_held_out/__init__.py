@@ -1,6 +1,7 @@
 """Shots held out of the training data, to choose settings, steps and temperatures.
 
 ===============  ================================================================
+`shots`          `Shots`: labelled embeddings with weights
 `folds`          folds of shots
 `selection`      choice among settings that few shots cannot tell apart
 `temperature`    softmax temperatures of least log loss on held-out scores

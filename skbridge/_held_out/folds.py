@@ -55,7 +55,8 @@ def shot_folds(codes, groups=None, *, n_splits=None, random_state=None):
 def _stratified(codes, n_splits, random_state):
     """Fold of each row, as in scikit-learn's StratifiedKFold.
 
-    That warns of classes smaller than the number of folds, which are usual here.
+    StratifiedKFold warns of classes smaller than the number of folds; here they are
+    usual.
     """
     _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
     # Classes in order of appearance.
@@ -79,28 +80,3 @@ def images_per_class(codes, groups):
     """Count the different groups of each class."""
     pairs = np.unique(np.column_stack([codes, groups]), axis=0)
     return np.bincount(pairs[:, 0])
-
-
-def distinct_shots(X, codes, weight):
-    """Merge equal shots of one class into one of their summed weight.
-
-    Otherwise a repeated shot would be tested on while its copy is trained on.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    codes, weight : ndarray of shape (n_samples,)
-
-    Returns
-    -------
-    X, codes, weight : ndarray
-        Sorted if any shots are equal, else as given.
-    """
-    # Shots that differ in their first column, as nearly all do, need no more.
-    first = np.unique(np.column_stack([codes, X[:, 0]]), axis=0)
-    if len(first) == len(X):
-        return X, codes, weight
-    _, first, shot = np.unique(
-        np.column_stack([codes, X]), axis=0, return_index=True, return_inverse=True
-    )
-    return X[first], codes[first], np.bincount(shot.ravel(), weights=weight)

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skbridge._held_out.folds import distinct_shots
+from skbridge._held_out.shots import Shots
 from skbridge._rows import unit
 from skbridge._training.basis import Basis
 from skbridge._training.early_stopping import (
     StoppingRule,
     choose_steps,
 )
-from skbridge._training.objective import Objective, Shots, Task
+from skbridge._training.objective import Objective, Task
 from skbridge._training.solvers import AdamW, minimise
 
 # Lower bound on a singular value of the shots, as a share of the largest, where
@@ -167,8 +167,7 @@ def _choose_steps(
 
     # In sorted order, so that results do not depend on the given one.
     order = np.lexsort((*shots.X.T[::-1], shots.codes))
-    shots = shots.take(order)
-    shots = Shots(*distinct_shots(shots.X, shots.codes, shots.weight))
+    shots = shots.take(order).distinct()
     n_steps = choose_steps(shots, scores_along, rule, temperature)
     if n_steps is None:
         return min(_STEPS_OF_SINGLE_SHOTS, max_steps) if has_texts else 0

@@ -3,21 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, Self
 
 import numpy as np
 
 from skbridge._held_out.folds import shot_folds
+from skbridge._held_out.shots import Shots
 from skbridge._held_out.temperature import stacked_log_losses
-
-
-class WeightedShots(Protocol):
-    """Shots with classes and weights, of which a subset can be selected."""
-
-    codes: np.ndarray
-    weight: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Self: ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +38,8 @@ class StoppingRule:
 
 
 def choose_steps(
-    shots: WeightedShots,
-    scores_along: Callable[[WeightedShots, WeightedShots], Iterator[np.ndarray]],
+    shots: Shots,
+    scores_along: Callable[[Shots, Shots], Iterator[np.ndarray]],
     rule: StoppingRule,
     temperature: float,
 ) -> int | None:
@@ -56,8 +47,8 @@ def choose_steps(
 
     Parameters
     ----------
-    shots : WeightedShots
-        Distinct, see :func:`skbridge._held_out.folds.distinct_shots`.
+    shots : Shots
+        Distinct, see `Shots.distinct`.
     scores_along : callable
         From training and test shots, yields the scores of the test shots after 0,
         `rule.steps_apart`, twice that, ... steps of training.

@@ -15,6 +15,7 @@ from torch.linalg import vector_norm
 from torch.nn.functional import cross_entropy
 
 from skbridge._bridge import Bridge
+from skbridge._held_out.shots import Shots
 from skbridge._rows import unit
 from skbridge._training.basis import Basis
 from skbridge._training.solvers import Schedule
@@ -57,29 +58,6 @@ def bias_loss(b: Tensor) -> Tensor:
     """L_bias = mean_k (||b_k|| - mean ||b||)^2; the gradient of ||b|| at 0 is 0."""
     norms = vector_norm(b, dim=1)
     return (norms - norms.mean()).square().mean()
-
-
-@dataclass(frozen=True)
-class Shots:
-    """Labelled embeddings.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Training computes in their dtype.
-    codes : ndarray of shape (n_samples,)
-        Class of each shot, 0 to n_classes - 1; every class has a shot.
-    weight : ndarray of shape (n_samples,)
-        Positive weights.
-    """
-
-    X: np.ndarray
-    codes: np.ndarray
-    weight: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Self:
-        """Select some of the shots."""
-        return type(self)(self.X[rows], self.codes[rows], self.weight[rows])
 
 
 @dataclass(frozen=True)

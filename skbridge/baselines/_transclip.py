@@ -10,8 +10,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbridge._class_sums import class_sums
-from skbridge._classifiers.unlabelled import Shots
-from skbridge._held_out.folds import distinct_shots, shot_folds
+from skbridge._held_out.folds import shot_folds
+from skbridge._held_out.shots import Shots
 from skbridge._rows import batches, log_softmax, softmax, unit, within_range
 from skbridge._validation import (
     all_or_nothing,
@@ -386,7 +386,7 @@ class TransCLIPClassifier(RivalClassifier):
             self, X, y, sample_weight
         )
         X, codes, weight = self._start_checked_fit(*shots)
-        shots = Shots(*distinct_shots(unit(X), codes, weight))
+        shots = Shots(unit(X), codes, weight).distinct()
         n_classes = len(self.classes_)
         mixture, z = fit_shots(shots, n_classes), np.empty((0, n_classes))
         self.gamma_ = None

@@ -14,7 +14,7 @@ from skbridge._classifiers.gda import BridgedGDAClassifier
 from skbridge._classifiers.semobridge import SeMoBridgeClassifier
 from skbridge._clip.load import library_versions
 from skbridge._embedder import CLIPEmbedder, embed_readable, model_facts
-from skbridge._held_out.folds import distinct_shots
+from skbridge._held_out.shots import Shots
 from skbridge._messages import brief, quiet
 from skbridge._version import __version__
 from skbridge.photos._file import read_model, write_model
@@ -369,8 +369,8 @@ def _can_reject(classifier, X, codes):
     """Whether `reject` is free to set, and some class has two different shots."""
     if getattr(classifier, "reject", 0.0) is not None:
         return False
-    _, codes, _ = distinct_shots(X, codes, np.ones(len(codes)))
-    return bool((np.bincount(codes) > 1).any())
+    shots = Shots(X, codes, np.ones(len(codes))).distinct()
+    return bool((np.bincount(shots.codes) > 1).any())
 
 
 def _in_closed_form(classifier):
