@@ -474,12 +474,14 @@ class SeMoBridgeClassifier(BridgedClassifier):
         return Blend(lambdas, logit_scale=self._logit_scale).default_temperature
 
     def _train(self, X, codes, weight):
-        from skbridge._training.bridge import train_bridge
+        from skbridge._training.bridge import HeldOutScores, train_bridge
 
         early_stopping = None
         if self._stops_early():
             counts = np.bincount(codes, weights=weight)
-            early_stopping = self._auto_lambda_3, self._auto_temperature(counts)
+            early_stopping = HeldOutScores(
+                self._auto_lambda_3, self._auto_temperature(counts)
+            )
         result = train_bridge(
             Shots(X, codes, weight),
             self._training_task(),

@@ -33,8 +33,21 @@ _PATIENCE_WITH_TEXTS = 5
 # without texts no number of steps helped.
 _STEPS_OF_SINGLE_SHOTS = 56
 
-# From the summed weight of each class's shots to the weight of z3.
-Lambda3 = Callable[[np.ndarray], float]
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """Scores ``z1 + lambda_3 z3`` of test shots, by which early stopping judges.
+
+    Attributes
+    ----------
+    lambda_3 : callable
+        From the summed weight of each class's shots to the weight of z3.
+    temperature : float
+        Default softmax temperature of the scores.
+    """
+
+    lambda_3: Callable[[np.ndarray], float]
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -151,9 +164,7 @@ def _scores_along(
             adamw.step()
 
 
-def _choose_steps(
-    shots: Shots, task: Task, basis: Basis, lambda_3: Lambda3, temperature: float
-) -> int:
+def _choose_steps(shots: Shots, task: Task, basis: Basis, scores: HeldOutScores) -> int:
     """Choose the number of steps, of 0, 4, ..., 60, with the least test log loss."""
     has_texts = task.text_features is not None
     max_steps = min(_MAX_STEPS, task.schedule.max_iter)
@@ -163,19 +174,19 @@ def _choose_steps(
     def scores_along(train: Shots, test: Shots) -> Iterator[np.ndarray]:
         class_weight = np.bincount(train.codes, weights=train.weight)
         problem = _Problem(train, task, basis)
-        return _scores_along(problem, test, lambda_3(class_weight))
+        return _scores_along(problem, test, scores.lambda_3(class_weight))
 
     # In sorted order, so that results do not depend on the given one.
     order = np.lexsort((*shots.X.T[::-1], shots.codes))
     shots = shots.take(order).distinct()
-    n_steps = choose_steps(shots, scores_along, rule, temperature)
+    n_steps = choose_steps(shots, scores_along, rule, scores.temperature)
     if n_steps is None:
         return min(_STEPS_OF_SINGLE_SHOTS, max_steps) if has_texts else 0
     return n_steps
 
 
 def train_bridge(
-    shots: Shots, task: Task, *, early_stopping: tuple[Lambda3, float] | None = None
+    shots: Shots, task: Task, *, early_stopping: HeldOutScores | None = None
 ) -> TrainedBridge | None:
     """Learn W+ and the class-specific bias from the shots, full batch.
 
@@ -187,11 +198,9 @@ def train_bridge(
     ----------
     shots : Shots
     task : Task
-    early_stopping : tuple of (callable, float), default=None
+    early_stopping : HeldOutScores, default=None
         None trains to the end. Otherwise cross-validation on the shots chooses the
-        number of steps. The function gives the weight of z3, with z1 of weight 1, from
-        the summed weight of each class's shots; the number is the default temperature
-        of such scores.
+        number of steps by these scores.
 
     Returns
     -------
@@ -208,7 +217,7 @@ def train_bridge(
     basis = make_basis(task.bridge, shots.X.dtype, task.device)
     n_steps = task.schedule.max_iter
     if early_stopping is not None:
-        n_steps = _choose_steps(shots, task, basis, *early_stopping)
+        n_steps = _choose_steps(shots, task, basis, early_stopping)
     if n_steps == 0:
         return None
     problem = _Problem(shots, task, basis)
