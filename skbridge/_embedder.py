@@ -145,14 +145,14 @@ def model_facts(embedder):
 class CLIPEmbedder(TransformerMixin, BaseEstimator):
     """Embed images with a CLIP model.
 
-    Images come as files, PIL images, arrays or tensors, and leave as rows of image
-    embeddings, not normalised: the length of a row is kept for those who need it, and
-    the classifiers of this library do not.
+    Images are files, PIL images, arrays or tensors; each becomes one row of an array.
+    The embeddings are not normalised, since a bridge with a projection bias needs their
+    lengths.
 
-    The transformer is stateless. `fit` checks its input and `transform` works without
-    it, as for :class:`~sklearn.feature_extraction.text.HashingVectorizer`. Weights are
-    loaded at the first use, shared by all estimators of the process, and never
-    pickled.
+    The transformer is stateless. `fit` only checks its input, and `transform` works
+    without it, as for :class:`~sklearn.feature_extraction.text.HashingVectorizer`.
+    Weights are loaded at the first use, shared by all estimators of the process, and
+    never pickled.
 
     Parameters
     ----------
@@ -161,62 +161,64 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         a model of open_clip or of Hugging Face transformers (also as
         `"local-dir:PATH"`), `"ORGANISATION/REPOSITORY"` for a transformers model of
         the Hugging Face hub, or `"hf-hub:ORGANISATION/REPOSITORY"` for an open_clip
-        one. Models of transformers need the extra `transformers`; those of images only,
-        such as DINOv2, embed and have no texts.
+        one. Models of transformers need the extra `transformers`. Image models such as
+        DINOv2 have no texts.
 
     pretrained : str, path-like or None, default="auto"
-        Tag of the weights or checkpoint file. "auto" is OpenAI's weights for ViT-B-16
+        Tag of the weights, or checkpoint file. "auto" is OpenAI's weights for ViT-B-16
         and the first tag that open_clip lists for other names; the other kinds of
-        `model` bring their weights with them. The activation follows the tag; for a
-        checkpoint file of a model trained with QuickGELU, name the architecture that
-        has it, such as "ViT-B-16-quickgelu", or its embeddings are quietly wrong.
+        `model` include their weights. The activation follows the tag. For a checkpoint
+        file of a model that was trained with QuickGELU, name the architecture with this
+        activation, such as "ViT-B-16-quickgelu"; otherwise its embeddings are wrong,
+        without an error.
 
     device : str or None, default="auto"
-        "auto" takes CUDA where there is a device, else MPS, else the CPU. "cpu",
-        "cuda", "cuda:N" or "mps" ask for one; if it is missing, a warning says so and
-        the CPU is used.
+        "auto" is CUDA if there is such a device, else MPS, else the CPU. "cpu", "cuda",
+        "cuda:N" or "mps" select a device; if it is missing, the CPU is used, with a
+        warning.
 
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
         Precision of the image tower. "auto" is "fp32", so that an image has the same
         embedding on every machine. "bf16" is about twice as fast or more on a CPU with
-        AVX512-BF16; the cosine of its embeddings to those of "fp32" is above 0.999. A
-        CPU without these instructions uses "fp32", and says so, as any CPU does for
-        "fp16". Embed shots and queries in the same precision.
+        AVX512-BF16; the cosine of its embeddings to those of "fp32" is above 0.999. On
+        a CPU without these instructions, "bf16" is replaced by "fp32", and "fp16" is on
+        every CPU, with a warning. Embed shots and queries in the same precision.
 
     batch_size : int, default=64
-        Images that are decoded and embedded together. Memory grows with it, and not
-        with the number of images.
+        Number of images that are decoded and embedded together. Memory grows with it,
+        and not with the number of images.
 
     num_workers : int or None, default=None
-        Threads that decode images. 0 decodes in the calling thread, None uses one per
-        CPU core, at most 8. The result is the same. They decode the next batch while
-        a GPU embeds the last one; on a CPU all of whose cores torch uses, decoding and
-        embedding take turns.
+        Number of threads that decode images. 0 decodes in the calling thread, None
+        uses one per CPU core, at most 8. The result is the same. The next batch is
+        decoded while a GPU embeds the last one; if torch uses all cores of the CPU,
+        decoding and embedding alternate.
 
     fast_jpeg : bool, default=False
-        Decode JPEG files at a half, a quarter or an eighth of their size where both
-        sides then still have twice the pixels of the model's input. Large photos are
-        read two to three times faster and come out slightly different; see the Notes.
+        Whether to decode JPEG files at a half, a quarter or an eighth of their size if
+        both sides then still have twice the pixels of the model's input. Large
+        photographs are read two to three times faster, and their embeddings differ
+        slightly; see the Notes.
 
     on_error : {"raise", "nan"}, default="raise"
-        What an image that cannot be read leads to. "raise" stops at the first, naming
-        it. "nan" fills its row with NaN, so that rows still match `y`, and warns once
-        with a list of them. To leave such images out, filter `X` and `y` with
-        :meth:`valid_images` first.
+        Treatment of images that cannot be read. "raise" raises an error that names the
+        first. "nan" fills their rows with NaN, so that rows still match `y`, and lists
+        them in one warning. To leave such images out, first filter `X` and `y` with
+        :meth:`valid_images`.
 
     max_image_mb : int, default=400
-        Memory that one image may take while it is decoded, in MB (10**6 bytes), at
-        least 100. Each thread that decodes has one image. See the Notes.
+        Memory that one image may use while it is decoded, in MB (10**6 bytes), at
+        least 100. Each decoding thread has one image in memory. See the Notes.
 
     cache_dir : str, path-like or None, default=None
-        Folder in which embeddings are kept, one an image, so that no image is
+        Folder in which the embedding of each image is stored, so that no image is
         embedded twice. "auto" is the folder that the environment variable
         ``SKBRIDGE_CACHE_DIR`` names, else ``skbridge`` in the user's cache folder
         (``~/.cache`` on Linux). None is the folder that ``SKBRIDGE_CACHE_DIR``
-        names, and where it is not set nothing is kept. See the Notes.
+        names; if it is not set, nothing is stored. See the Notes.
 
     verbose : int, default=0
-        Above 0, a progress bar is written to stderr.
+        If above 0, a progress bar is written to stderr.
 
     See Also
     --------
@@ -225,63 +227,70 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    `X` is a list, tuple, array or Series of images, a table with one column of them
-    (of pandas, polars or Arrow), a data set of Hugging Face with one column of images,
-    or a column of it, a data set of torchvision, whose labels are not looked at, one
-    array of shape (n, height, width, channels), one torch tensor of shape
-    (n, channels, height, width), or any object with a length and positional indexing,
-    which may make its items when asked for them. The paths of a folder come from
-    :func:`~skbridge.datasets.load_image_folder`. The items may mix:
+    `X` is one of the following:
+
+    - a list, tuple, array or Series of images;
+    - a table with one column of images, of pandas, polars or Arrow;
+    - a data set of Hugging Face with one column of images, or a column of it;
+    - a data set of torchvision, whose labels are ignored;
+    - an array of shape (n, height, width, channels), or a torch tensor of shape
+      (n, channels, height, width);
+    - any object with a length and positional indexing, which may load items on demand.
+
+    :func:`~skbridge.datasets.load_image_folder` lists the paths of a folder. The items
+    may be, in any mixture:
 
     - paths of regular files (str, bytes or path-like; ``~`` is the home folder), bytes
       and binary files of the common raster formats that PIL reads, open or not (of
-      fsspec, or a `zipfile.Path`); of several frames the first is taken (of an
+      fsspec, or a `zipfile.Path`); of several frames the first is used (of an
       animation, the first that is not of one colour); HEIC with the
       package pillow-heif, URLs with the package fsspec;
-    - records and Arrow scalars with "bytes" and "path", as Hugging Face has them;
-    - PIL images; one that was opened and not yet loaded keeps its pixels in memory
-      once it was embedded, so prefer paths for many files;
+    - records and Arrow scalars with "bytes" and "path", as in Hugging Face data sets;
+    - PIL images; the pixels of an image that was opened but not loaded stay in memory
+      after it is embedded, so prefer paths for many files;
     - arrays of shape (height, width) or (height, width, channels) with 1 to 4
       channels, of bool, uint8, uint16 (divided by 257) or floating point in [0, 1]
-      (rounded to 8 bits); integers of 0 and 1 are taken for a mask, uint16 up to 255
-      for 8 bits and up to 4095 for 12 bits, with a warning;
-    - torch tensors of shape (height, width) or (channels, height, width), alike.
+      (rounded to 8 bits); integers of 0 and 1 are read as a mask, uint16 up to 255
+      as 8 bits and up to 4095 as 12 bits, with a warning;
+    - torch tensors of shape (height, width) or (channels, height, width), with the
+      same types and ranges.
 
-    An image takes at most `max_image_mb` of memory; these are the figures for 400 MB.
-    A JPEG of more than about 58 megapixels is decoded at reduced size, and other large
-    files are averaged over blocks of pixels once decoded. What would take more cannot
-    be read: above 88 megapixels in colour, above 22 in WebP and JPEG 2000, whose
-    decoders take 16 bytes per pixel. Nor can files of more than 384 MiB, and JPEG files
-    of more than 100 scans.
-    Images more than 8 times as long as wide are cropped to their middle before they
-    are resized, where the model looks at the middle only.
+    An image uses at most `max_image_mb` of memory. With the default of 400 MB, a JPEG
+    of more than about 58 megapixels is decoded at a reduced size, and other large files
+    are averaged over blocks of pixels after decoding. Images that would need more
+    memory cannot be read: above 88 megapixels in colour, or above 22 in WebP and JPEG
+    2000, whose decoders use 16 bytes per pixel. Files of more than 384 MiB, and JPEG
+    files of more than 100 scans, cannot be read either. Images more than 8 times as
+    long as wide are cropped to their middle before they are resized, if the model uses
+    only the middle.
 
-    They are embedded as a person sees them: the EXIF orientation is applied,
-    transparent pixels lie over white, 16-bit grey is scaled to 8 bits, and palettes,
-    grey and CMYK become RGB. Resizing, cropping and scaling are those that the model
-    was validated with. Turn PIL images upright with ``PIL.ImageOps.exif_transpose``,
-    if at all: ``rotate`` and ``transpose`` leave the orientation in the EXIF, so that
-    the image may be turned once more.
+    Images are embedded as they are displayed: the EXIF orientation is applied,
+    transparent pixels are laid over white, 16-bit grey is scaled to 8 bits, and
+    palettes, grey and CMYK become RGB. Resizing, cropping and scaling are those of the
+    model's validation. If you turn PIL images upright yourself, use
+    ``PIL.ImageOps.exif_transpose``: ``rotate`` and ``transpose`` leave the orientation
+    in the EXIF, so that the image may be turned once more.
 
     The same image has the same embedding whatever its batch, its neighbours and the
-    number of threads: in float32 rows differ by less than 1e-4 of their length, as
-    sums are taken in another order. With `fast_jpeg`, embeddings of JPEG files differ
-    from those at full size: with the bundled model, the tests hold the cosine of the
-    two above 0.98 for each of 40 crops of photographs, and above 0.9995 in the median.
+    number of threads: in float32, rows differ by less than 1e-4 of their length,
+    because sums are computed in another order. With `fast_jpeg`, embeddings of JPEG
+    files differ from those at full size: with the bundled model, the tests require a
+    cosine of the two above 0.98 for each of 40 crops of photographs, and above 0.9995
+    in the median.
 
     A search over a pipeline embeds every image again for every setting and fold.
     Embed once and search on the array, or set `cache_dir`.
 
     A cached embedding is found again by the content of its image: the bytes of a
-    file, the pixels of anything else. A file is read again only when its size or
-    times have changed. It is kept apart by model, weights (a hash of them, not their
-    name), preprocessing and precision, and not by device. What is in the cache needs
-    no model: where all images are, none is loaded and torch is not imported. Images
-    that cannot be read are never kept, and equal images of one call are embedded
-    once. Threads and processes may share a folder, which must be on a local disk; a
-    process that is killed loses the batch it was at. Beyond 4 GB, or what ``python
-    -m skbridge cache limit`` sets, the embeddings used least recently leave. With
-    512 features an embedding takes about 2.9 kB.
+    file, the pixels of other images. A file is read again only if its size or times
+    have changed. Embeddings are stored separately by model, weights (a hash of them,
+    not their name), preprocessing and precision, and not by device. If all images are
+    in the cache, no model is loaded and torch is not imported. Images that cannot be
+    read are never stored, and equal images of one call are embedded once. Threads and
+    processes may share a folder, which must be on a local disk; a process that is
+    killed loses its current batch. Beyond 4 GB, or the size that ``skbridge cache
+    limit`` sets, the least recently used embeddings are deleted. With 512 features, an
+    embedding needs about 2.9 kB.
 
     Examples
     --------

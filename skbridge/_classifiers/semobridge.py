@@ -50,10 +50,10 @@ class SeMoBridgeClassifier(BridgedClassifier):
     Parameters
     ----------
     texts : str, path-like, CLIPTexts, TextHead or None, default="ViT-B-16"
-        Class texts. The name or folder of a CLIP model, the one that embedded the
-        images, takes the labels as class names. A :class:`CLIPTexts` also sets
-        weights, prompts and names. A :class:`TextHead` holds texts that were encoded
-        beforehand. None makes a classifier without texts.
+        Class texts. With the name or folder of a CLIP model, the one that embedded
+        the images, the labels are the class names. A :class:`CLIPTexts` also sets
+        weights, prompts and names. A :class:`TextHead` contains texts that were
+        encoded beforehand. None makes a classifier without texts.
     mode : {"closed_form", "trained"}, default="closed_form"
         ``"trained"`` learns the bridge and, with `csb`, a class-specific bias from
         the shots (SeMoBridge-T).
@@ -70,20 +70,20 @@ class SeMoBridgeClassifier(BridgedClassifier):
         ``"linear"`` is the paper's equation, ``"exponential"`` that of the official
         code.
     alpha, beta, gamma : float, default=5.0
-        Sharpness of z1, z2 and z3 in the exponential blend, from 0 to 100. Above 20
+        Sharpness of z1, z2 and z3 in the exponential blend, from 0 to 100. Above 20,
         scores and probabilities are float64.
     smoothness : float, default=0.0
-        How much the exponential blend raises the weight of z2 and z3 for classes whose
-        text fits their prototype badly, from 0 to 4.
+        Growth of the weight of z2 and z3 in the exponential blend for classes whose
+        text fits their prototype badly, from 0 to 4; see Notes.
     temperature : float, default=None
-        Factor of the scores in the softmax of `predict_proba`. None preserves
-        CLIP's logit scale, whatever the blending weights.
+        Factor of the scores in the softmax of `predict_proba`. None divides CLIP's
+        logit scale by lambda_1 + lambda_2 + lambda_3 (linear), or by
+        lambda_1 alpha + lambda_2 beta + lambda_3 gamma (exponential).
 
     bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}, default="auto"
         How images are mapped to texts; see :class:`SemanticBridge`. ``"auto"`` is
-        the pseudo-inverse where the text projection is known, the text subspace
-        where a bank of texts or at least 64 class texts span it, and the identity
-        otherwise.
+        the pseudo-inverse if the text projection is known, the text subspace if
+        there is a text bank or at least 64 class texts, and the identity otherwise.
     bridge_rank : int, float or "auto", default="auto"
         Number of singular (or principal) directions that the bridge spans or, for a
         float in (0, 1], their share of the sum of squared singular values. ``"auto"``
@@ -104,8 +104,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
         Training: ``"adamw"`` is the official recipe. ``"fast"`` minimises the same
         loss in fewer steps; see Notes.
     early_stopping : bool or "auto", default="auto"
-        Training: whether held-out shots choose the number of steps. ``"auto"`` is
-        True for ``"fast"`` and False for ``"adamw"``, whose recipe takes every step.
+        Training: whether the number of steps is chosen on held-out shots. ``"auto"``
+        is True for ``"fast"`` and False for ``"adamw"``.
     learning_rate : float, default=None
         Training: AdamW's step size after the warm-up. None means 1.5e-4 after 500
         steps for ``"adamw"``, as in the recipe, and 1.5e-3 after 50 steps for
@@ -114,12 +114,12 @@ class SeMoBridgeClassifier(BridgedClassifier):
         Training: AdamW's decoupled decay, of W+ and b alike.
     max_iter : int, default=None
         Training: number of steps, or with early stopping the largest number. None
-        means 5,000 for ``"adamw"``, as in the recipe; for ``"fast"`` 60 with early
-        stopping and 250 without.
+        means 5,000 for ``"adamw"``, as in the recipe, and for ``"fast"`` 60 with
+        early stopping and 250 without.
     tol : float, default=None
-        Training: stop once 50 steps after the warm-up (``"fast"``: 10) lower the loss
-        by no more than this share of it. None means 0 for ``"adamw"``, which takes all
-        steps as the recipe does, and 1e-5 for ``"fast"``.
+        Training: stop if 50 consecutive steps after the warm-up (``"fast"``: 10) lower
+        the loss by no more than this share of it. None means 0 for ``"adamw"``, which
+        takes all steps as in the recipe, and 1e-5 for ``"fast"``.
     device : str, default="auto"
         Where to train, and to encode the texts of a model: ``"auto"``, ``"cpu"``,
         ``"cuda"``, ``"mps"``, ... Predictions always run on the CPU, in NumPy.
@@ -151,15 +151,15 @@ class SeMoBridgeClassifier(BridgedClassifier):
     temperature_ : float
         Factor of the scores in the softmax.
     n_iter_ : int
-        Number of training steps, or of L-BFGS's evaluations of the loss; 1 in closed
-        form, and where early stopping chooses no step.
+        Number of training steps, or of evaluations of the loss by L-BFGS; 1 in closed
+        form, and if early stopping chooses no step.
     loss_curve_ : ndarray of shape (`n_iter_`,)
-        Training loss before each step; empty in closed form, and where early
-        stopping chooses no step.
+        Training loss before each step; empty in closed form, and if early stopping
+        chooses no step.
     loss_terms_ : dict of str to ndarray
-        Terms of the loss that apply, without their weights, as in `loss_curve_`:
-        ``"image"``, ``"text_eos"``, ``"text_joint"``, ``"consistency"`` and
-        ``"bias"``. Empty in closed form.
+        Terms of the loss before each step, without their weights: ``"image"``,
+        ``"text_eos"``, ``"text_joint"``, ``"consistency"`` and ``"bias"``, as far as
+        they apply. Empty in closed form.
 
     See Also
     --------
@@ -177,12 +177,12 @@ class SeMoBridgeClassifier(BridgedClassifier):
     ``z2 = q^ . F'_k`` and ``z3 = q . F^_k``. The scores are ``lambda_1 z1 +
     lambda_2 z2 + lambda_3 z3`` (linear), or ``lambda_1 exp(-alpha (1 - z1)) +
     w_k [lambda_2 exp(-beta (1 - z2)) + lambda_3 exp(-gamma (1 - z3))]``
-    (exponential), where w_k grows with `smoothness` and the worse the text of class k
-    fits its prototype. The official code swaps the indices of the last two terms: its
-    (lambda2, lambda3, beta, gamma) are (lambda_3, lambda_2, gamma, beta) here. Without
-    texts z1 drops out.
+    (exponential). There ``w_k = exp(smoothness KL_k)``, where KL_k is the larger, the
+    worse the text of class k fits its prototype. The official code swaps the indices of
+    the last two terms: its (lambda2, lambda3, beta, gamma) are (lambda_3, lambda_2,
+    gamma, beta) here. Without texts, z1 is left out.
 
-    The defaults are the best of the method without tuning, found on held-out shots of
+    The defaults were the most accurate settings without tuning on held-out shots of
     real features. Other settings:
 
     - the paper's: ``pinv_atol=0.3``, with the lambdas searched on validation images;
@@ -195,18 +195,19 @@ class SeMoBridgeClassifier(BridgedClassifier):
     L_txtp) / 2 + lambda_c L_cons + lambda_b L_bias``, the paper's losses, over W+ and
     b. The official recipe takes 5,000 steps of AdamW, most of which overfit few
     shots. ``solver="fast"`` has two forms. With early stopping it takes steps of AdamW
-    at ten times the rate, in the basis in which W W' is diagonal. Without, it follows
-    L-BFGS until the loss settles, and `weight_decay` and `learning_rate` have no
-    effect.
+    at ten times the rate, in the basis in which W W' is diagonal. Without early
+    stopping it runs L-BFGS until the loss settles; `weight_decay` and `learning_rate`
+    then have no effect.
 
     Early stopping halves the shots of each class, trains on one half and tests on the
-    other, and then the other way round. Of 0, 4, ..., 60 steps it chooses the number
-    with the least log loss of test shots under ``z1 + lambda_3 z3``, each number at
-    its own temperature; with texts it tries no more than 20 steps past the best so
-    far. Where every class has one shot there are no test shots: it takes 56 steps, and
-    none without texts. It uses ``lambda_3="auto"`` whatever the blend, so that a search
-    over the blend does not train again. Equal shots of a class count as one shot of
-    their summed weight, so that no shot is tested on while its copy is trained on.
+    other, and vice versa. Of 0, 4, ..., 60 steps it chooses the number with the least
+    log loss of test shots under ``z1 + lambda_3 z3``, each number at its own
+    temperature; with texts it tries at most 20 steps more than the best number so far.
+    If every class has one shot, there are no test shots, and training takes 56 steps,
+    or none without texts. Early stopping uses ``lambda_3="auto"`` whatever the blend,
+    so that a search over the blend does not train again. Equal shots of a class count
+    as one shot with the sum of their weights, so that no copy of a training shot is a
+    test shot.
 
     A parameter that has no effect under another one is refused if it is set: those of
     training in closed form, sharpness in a linear blend, a cut of the identity.

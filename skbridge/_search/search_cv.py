@@ -52,10 +52,10 @@ def _refitted_has(name):
 class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Choose the parameters of a few-shot classifier from its shots alone.
 
-    What RidgeCV is to Ridge. The settings are cross-validated on the shots, with one
-    fit for all settings that differ in blend parameters only. The best one is fitted on
-    all shots. Where its `temperature` is None, it gets the softmax temperature of least
-    log loss on held-out shots.
+    This is to a few-shot classifier what RidgeCV is to Ridge. The settings are
+    cross-validated on the shots, with one fit for all settings that differ only in
+    blend parameters. The best setting is fitted on all shots. If its `temperature` is
+    None, it gets the softmax temperature of least log loss on held-out shots.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         :mod:`skbridge.baselines`. None means ``BridgedGDAClassifier()``.
     param_space : dict or list of dicts, default=None
         Lists of values, or distributions with an ``rvs`` method, by parameter
-        name. None takes the space that the estimator declares for the number of
+        name. None means the space that the estimator declares for the number of
         shots.
     cv : int, splitter or iterable, default=None
         How to hold out shots. None makes stratified folds: as many as the median
@@ -72,18 +72,18 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         splitter or an iterable of index pairs is used unchanged.
     scoring : str or callable, default=None
         Score to maximise, as in :class:`~sklearn.model_selection.GridSearchCV`;
-        of settings with equal scores, the one of least held-out log loss is chosen.
-        None reports the accuracy but chooses by log loss, with the rule of one
+        of settings with equal scores, the one with the least held-out log loss is
+        chosen. None reports the accuracy but chooses by log loss, with the rule of one
         standard error, see Notes.
 
     n_settings : int, default=None
-        Number of settings to try at most. None tries all of a space of lists, and
-        draws 200 where the space has distributions.
+        Largest number of settings to try. None tries all settings of a space of lists,
+        and draws 200 if the space contains distributions.
     refit : bool, default=True
         Whether to fit the best setting on all shots, for predictions.
     random_state : int, RandomState instance or None, default=None
-        Draws settings, and shuffles the shots of each class before ``cv=None``
-        divides them; None leaves them in order.
+        Generator that draws settings, and shuffles the shots of each class before
+        ``cv=None`` divides them; None does not shuffle.
 
     Attributes
     ----------
@@ -93,21 +93,21 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     best_params_ : dict
         The best setting.
     best_score_ : float
-        Its mean held-out score; NaN where no shot could be held out.
+        Its mean held-out score; NaN if no shot could be held out.
     best_index_ : int
         Its index in `cv_results_`.
     cv_results_ : dict of ndarrays
-        As in :class:`~sklearn.model_selection.GridSearchCV`; and ``log_loss``,
+        As in :class:`~sklearn.model_selection.GridSearchCV`, and ``log_loss``,
         the mean held-out log loss of each setting at its best temperature, NaN
         where it was not needed. The time of a fit that serves many settings is
         reported for each of them.
     temperature_ : float or None
         The temperature of least log loss on held-out shots, with a prior at the
-        estimator's default; None where no shot could be held out.
+        estimator's default; None if no shot could be held out.
     fallback_ : str or None
         How classes with a single shot were treated; None without such classes.
     n_splits_ : int
-        Number of folds; 0 where no shot could be held out.
+        Number of folds; 0 if no shot could be held out.
     scorer_ : callable
         Scorer of `score`.
     refit_time_ : float
@@ -128,34 +128,34 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    In a pipeline put the search last, ``make_pipeline(CLIPEmbedder(),
-    FewShotSearchCV(...))``: then the images are embedded once. Texts are encoded
+    In a pipeline, put the search last, ``make_pipeline(CLIPEmbedder(),
+    FewShotSearchCV(...))``, so that the images are embedded once. Texts are encoded
     once as well, whatever the number of settings and folds.
 
-    The accuracy of few shots is too coarse to choose by. With ``scoring=None`` each
+    The accuracy on few shots is too coarse a criterion. With ``scoring=None``, each
     setting is judged by its log loss on the held-out shots, at its own best
     temperature. Of the settings whose loss exceeds the least by no more than one
-    standard error of the difference, the one nearest to the estimator's own values is
-    chosen, or to those that it declares for the number of shots.
+    standard error of the difference, the one nearest to a prior is chosen: to the
+    values that the estimator declares for the number of shots, or to its own values of
+    other parameters.
 
-    Scores are those of GridSearchCV on the same folds. In closed form the class sums
-    of a fold are those of all shots less those of the held-out shots, so that scores
+    Scores are those of GridSearchCV on the same folds. In closed form, the class sums
+    of a fold are those of all shots minus those of the held-out shots, so that scores
     may differ by rounding.
 
-    With ``cv=None`` a class with a single shot (or views of a single image, by
-    `groups`) stays in training in every fold: it competes for the shots of other
+    With ``cv=None``, a class with a single shot (or views of a single image, by
+    `groups`) is used for training in every fold: it competes for the shots of other
     classes, but is not scored itself. If every class has a single shot, none can be
     held out. Then the setting that the estimator declares for one shot per class is
     chosen, or the setting of `param_space` nearest to it, with the default
-    temperature, and a warning says so. The accuracy on shots that were trained on is
-    never used.
+    temperature, and a warning says so. The accuracy on training shots is never used.
 
-    The temperature t minimises the log loss of the best setting's held-out
-    scores plus ``5 (t / t_0 - log(t / t_0))``, t_0 being the default. This prior is
-    about as strong as five shots; without it, t would grow without bound where all
-    held-out shots are classified correctly.
+    The temperature t minimises the log loss of the held-out scores of the best setting
+    plus ``5 (t / t_0 - log(t / t_0))``, where t_0 is the default. This prior is about
+    as strong as five shots; without it, t would grow without bound if all held-out
+    shots are classified correctly.
 
-    Sample weights count in the fits, in the held-out scores and in the
+    Sample weights are used in the fits, in the held-out scores and in the
     temperature.
 
     Examples

@@ -32,43 +32,42 @@ class _UnknownClassError(KeyError):
 
 
 class TextHead:
-    """The frozen text side of a few-shot classifier.
+    """Class texts and text projection of a CLIP model, as immutable arrays.
 
-    Immutable: its arrays are read-only, copies and clones are the head itself,
-    and heads of equal content are equal and hash alike. Make one with
-    `from_clip`, `from_arrays` or `from_features`, or read one with `load`.
+    The arrays are read-only, copies and clones are the head itself, and heads with
+    equal content are equal and have equal hashes. Make a head with `from_clip`,
+    `from_arrays` or `from_features`, or read one with `load`.
 
     Attributes
     ----------
     classes : tuple of str or int, or None
-        Labels of the classes, matched by equality; None for a head that knows no
-        classes.
+        Labels of the classes; None for a head without classes.
     prompts : tuple of tuple of str or None
-        The prompts of each class, where they are known.
+        Prompts of each class; None if they are not known.
     eos : ndarray of shape (n_classes, n_text_features) or None
-        Mean EOS token of each class, e.
+        Mean over the EOS tokens of the prompts of each class, e.
     eos_unit : ndarray of shape (n_classes, n_text_features) or None
-        Unit mean of the unit EOS tokens of each class, E.
+        Mean over the unit EOS tokens of each class, scaled to length 1, E.
     text_features : ndarray of shape (n_classes, n_features) or None
-        Unit mean of the unit text features of each class, T.
+        Mean over the unit text features of each class, scaled to length 1, T.
     projection : ndarray of shape (n_text_features, n_features) or None
         CLIP's text projection W, ``text = eos @ W + c``.
     projection_bias : ndarray of shape (n_features,) or None
         Its bias c; None means zero.
     text_bank : ndarray of shape (n_texts, n_features) or None
-        Features of further texts, of which a text subspace can be made.
+        Features of further texts, which span the text subspace.
     logit_scale : float
-        Factor on cosine similarities.
+        CLIP's factor of cosine similarities in its softmax.
     model : str or None
-        The CLIP model it was made with, for messages.
+        CLIP model of the texts, for messages.
     n_features : int
         Width d of the embeddings.
 
     See Also
     --------
     CLIPTexts : Makes heads for the labels that a classifier sees.
-    SeMoBridgeClassifier : Takes a head as its `texts`.
-    SemanticBridge : Needs no more of it than the projection.
+    SeMoBridgeClassifier : Accepts a head as its `texts`.
+    SemanticBridge : Needs only the projection or the text bank of a head.
 
     Examples
     --------

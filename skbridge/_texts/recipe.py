@@ -12,28 +12,28 @@ from skbridge._texts.names import label_names, labels_in_head, warn_of_equal_tex
 class CLIPTexts(BaseEstimator):
     """Recipe for class texts: a CLIP model, its prompts and the names of labels.
 
-    A classifier that is given a recipe as its `texts` makes the texts of the labels
-    that it sees in `fit`. Its parameters can be searched:
+    A classifier with a recipe as its `texts` makes texts for the labels that it sees in
+    `fit`. The parameters of the recipe can be searched:
     ``GridSearchCV(classifier, {"texts__templates": [...]})``.
 
     Parameters
     ----------
     model : str or path-like, default="ViT-B-16"
-        CLIP model whose text tower to use, the one that embedded the images. An
-        open_clip name, a folder, ``"ORGANISATION/REPOSITORY"`` of the Hugging Face hub,
-        or ``"skbridge-tiny"``, the bundled model.
+        CLIP model of the texts, the one that embedded the images: an open_clip name, a
+        folder, ``"ORGANISATION/REPOSITORY"`` of the Hugging Face hub, or
+        ``"skbridge-tiny"``, the bundled model.
     pretrained : str, path-like or None, default="auto"
-        Weights of `model`; ``"auto"`` means OpenAI's for ViT-B-16 and the first
-        listed ones elsewhere.
+        Weights of `model`. ``"auto"`` means those of OpenAI for ViT-B-16, and the first
+        ones that open_clip lists for other names.
     templates : str, dict, or list of these, default="simple"
         Prompts, as in :meth:`TextHead.from_clip`.
     class_names : dict or list of str, default=None
         Name of each label: a dict from label to name or, for integer labels from
-        0 to n - 1, a list indexed by label. None takes string labels as names. A
-        sorted list of string labels also names these, and the integers by which
-        scikit-learn's meta-estimators encode them.
+        0 to n - 1, a list indexed by label. None means that the labels are strings and
+        are the names. A sorted list of string labels also names these labels, and the
+        integers by which scikit-learn's meta-estimators encode them.
     device : str, default="auto"
-        Where to run the text tower.
+        Device of the text tower.
     cache_dir : str, path-like or None, default=None
         Folder in which class texts are stored, as for :class:`CLIPEmbedder`.
 
