@@ -24,8 +24,6 @@ from skbridge._validation import (
     check_zero_rows,
 )
 
-# With this many shots per class, lambda_3="auto" gives shots and texts equal weight.
-SHOTS_TO_MATCH_TEXTS = 8
 # A search tries these multiples of the lambda_3 that suits the number of shots.
 _LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 # Logit scale of CLIP and of nearly all its successors: the bound of their training.
@@ -50,10 +48,11 @@ class BridgedClassifier(FewShotClassifier):
 
     - ``_sum_shots(X, codes, weight)``, which sums shots to a `ClassSums`;
     - ``_set_sums(sums)``, which derives the class vectors from them;
-    - ``_own_term()``, the term of z3, and ``_own_shot_parts``, its parts by shot.
+    - ``_z3_term()``, the term of z3, and ``_z3_shot_parts``, its parts by shot;
+    - ``_auto_lambda_3(class_count)``, its weight by default.
     """
 
-    def _start_sums(self, X):
+    def _start_bridge(self, X):
         """Make the bridge, and set the fitted attributes that need no shots."""
         self._bridge = make_bridge(
             self.text_head_, X.shape[1], **self._bridge_options()
@@ -85,7 +84,7 @@ class BridgedClassifier(FewShotClassifier):
         self.inverse_projection_ = self._bridge.inverse
         self.prototypes_ = unit(sums.features).astype(self._bridge.inverse.dtype)
 
-    def _own_term(self) -> Term:
+    def _z3_term(self) -> Term:
         raise NotImplementedError
 
     def _terms(self):
@@ -97,7 +96,7 @@ class BridgedClassifier(FewShotClassifier):
             z2 = Term(view, self._bridge.coordinates(self.prototypes_))
         else:
             z2 = Term(self._bridge.bridged, self.prototypes_)
-        return z1, z2, self._own_term()
+        return z1, z2, self._z3_term()
 
     def _components(self, X, skip):
         return tuple(
@@ -144,9 +143,9 @@ class BridgedClassifier(FewShotClassifier):
         k = int(np.flatnonzero(self.classes_ == label)[0])
         (bridged,) = self._bridge.bridged(query)
         in_z2 = weight * (X @ bridged) / np.linalg.norm(weight @ X)
-        return np.stack([in_z2, self._own_shot_parts(query, X, weight, k)])
+        return np.stack([in_z2, self._z3_shot_parts(query, X, weight, k)])
 
-    def _own_shot_parts(self, query, X, weight, k):
+    def _z3_shot_parts(self, query, X, weight, k):
         """Parts of the shots of class k in z3."""
         raise NotImplementedError
 
@@ -168,13 +167,9 @@ class BridgedClassifier(FewShotClassifier):
 
     # lambda_3="auto"
 
-    def _auto_lambda_3(self, class_count):
+    def _auto_lambda_3(self, class_count) -> float:
         """``lambda_3="auto"`` for numbers of shots per class."""
-        if self._text_features is None:
-            return 1.0
-        # The z1 of a model with a smaller logit scale vary more, but not its z3.
-        spread = USUAL_LOGIT_SCALE / self._logit_scale
-        return float(spread * class_count.mean() / SHOTS_TO_MATCH_TEXTS)
+        raise NotImplementedError
 
     def _lambda_3(self, class_count=None):
         """Weight of z3, for numbers of shots per class other than those of the fit."""
@@ -248,7 +243,7 @@ class BridgedClassifier(FewShotClassifier):
         if not hasattr(self, "classes_"):
             self._set_classes(X, np.unique(y))
             self._check_idle_parameters()
-            self._start_sums(X)
+            self._start_bridge(X)
         else:
             check_zero_rows(X, "partial_fit", error=self._text_features is not None)
             self._add_classes(np.setdiff1d(y, self.classes_))

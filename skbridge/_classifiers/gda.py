@@ -298,7 +298,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         """
         labelled, pool = check_partly_labelled(self, X, y, sample_weight)
         X, codes, weight = self._start_checked_fit(*labelled)
-        self._start_sums(X)
+        self._start_bridge(X)
         self._check_weights()
         self._add_shots(X, codes, weight)
         shots = Shots(X, codes, weight)
@@ -353,8 +353,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         self._finish_fit()
         return self
 
-    def _start_sums(self, X):
-        super()._start_sums(X)
+    def _start_bridge(self, X):
+        super()._start_bridge(X)
         # Automatic temperature over the default one of the blend.
         self._temperature_ratio = 1.0
         # Least score of a known image; None without `reject`.
@@ -598,14 +598,14 @@ class BridgedGDAClassifier(BridgedClassifier):
                 add_unlabelled(self._sums, pool, self._scores_of, temperature)
             )
 
-    def _own_term(self):
+    def _z3_term(self):
         return self._z3
 
     def _components(self, X, skip):
         # No plain prototypes are compared here.
         return super()._components(X, {*skip, 1})
 
-    def _own_shot_parts(self, query, X, weight, k):
+    def _z3_shot_parts(self, query, X, weight, k):
         # M_k is a mean over shots, unlabelled images and, as some shots, the text.
         n_rows = self._sums.count[k] + self._gaussians.text_shots
         length = n_rows * np.linalg.norm(self.means_[k] @ self.metric_)

@@ -23,6 +23,9 @@ _ENERGY_SHARES = [0.8, _ENERGY_SHARE, 0.95, 0.98, 1.0]
 # Values of alpha and gamma that a search tries.
 _SHARPNESSES = [2.0, 5.0, 10.0]
 
+# With this many shots per class, lambda_3="auto" gives shots and texts equal weight.
+_SHOTS_TO_MATCH_TEXTS = 8
+
 _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
 
 _TRAINING_PARAMETERS = (
@@ -355,7 +358,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
             effect under another one.
         """
         X, codes, weight = self._start_fit(X, y, sample_weight)
-        self._start_sums(X)
+        self._start_bridge(X)
         self._check_weights()
         if self.mode == "trained":
             self._train(X, codes, weight)
@@ -370,8 +373,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
         rank = _ENERGY_SHARE if self.bridge_rank == "auto" else self.bridge_rank
         return options | {"bridge_rank": rank}
 
-    def _start_sums(self, X):
-        super()._start_sums(X)
+    def _start_bridge(self, X):
+        super()._start_bridge(X)
         self.n_iter_ = 1
         self.loss_curve_, self.loss_terms_ = np.empty(0), {}
         n_tokens = self._bridge.inverse.shape[1]
@@ -452,10 +455,10 @@ class SeMoBridgeClassifier(BridgedClassifier):
         if self.blending == "exponential":
             self._divergence = text_divergence(self.prototypes_, self._text_features)
 
-    def _own_term(self):
+    def _z3_term(self):
         return Term(unit, self.bridged_prototypes_)
 
-    def _own_shot_parts(self, query, X, weight, k):
+    def _z3_shot_parts(self, query, X, weight, k):
         bridge = self._bridge
         tokens = unit(bridge.centred(X) @ bridge.inverse + self.class_bias_[k])
         shots = bridge.to_joint(bridge.length * tokens)
@@ -467,6 +470,13 @@ class SeMoBridgeClassifier(BridgedClassifier):
             n_tokens = self._bridge.inverse.shape[1]
             dtype = self.class_bias_.dtype
             self.class_bias_ = np.zeros((len(self.classes_), n_tokens), dtype)
+
+    def _auto_lambda_3(self, class_count):
+        if self._text_features is None:
+            return 1.0
+        # The z1 of a model with a smaller logit scale vary more, but not its z3.
+        spread = USUAL_LOGIT_SCALE / self._logit_scale
+        return float(spread * class_count.mean() / _SHOTS_TO_MATCH_TEXTS)
 
     def _auto_temperature(self, class_count):
         """Default temperature of a linear blend with ``lambda_3="auto"``."""
