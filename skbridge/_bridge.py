@@ -1,6 +1,6 @@
 """The bridge from image to text embeddings, in closed form. NumPy only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from numbers import Integral, Real
 
@@ -226,15 +226,14 @@ class Bridge:
         def cast(array):
             return None if array is None else np.asarray(array, dtype=dtype)
 
-        return Bridge(
-            self.kind,
-            cast(self.projection),
-            cast(self.inverse),
-            cast(self.eos_unit),
-            cast(self.bias),
-            self.length,
-            cast(self.root),
-            cast(self.basis),
+        return replace(
+            self,
+            projection=cast(self.projection),
+            inverse=cast(self.inverse),
+            eos_unit=cast(self.eos_unit),
+            bias=cast(self.bias),
+            root=cast(self.root),
+            basis=cast(self.basis),
         )
 
 
@@ -290,7 +289,9 @@ def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=N
         return _pseudo_inverse_bridge(head, pinv_atol, bridge_rank)
     if kind == "text_subspace":
         return _text_subspace_bridge(head, bridge_rank)
-    return Bridge(kind, np.eye(n_features), np.eye(n_features), texts)
+    return Bridge(
+        kind, projection=np.eye(n_features), inverse=np.eye(n_features), eos_unit=texts
+    )
 
 
 def _pseudo_inverse_bridge(head, pinv_atol, bridge_rank):
@@ -305,13 +306,13 @@ def _pseudo_inverse_bridge(head, pinv_atol, bridge_rank):
     root = vt.T / s
     return Bridge(
         "pseudo_inverse",
-        np.asarray(head.projection, dtype=np.float64),
-        root @ u.T,
-        head.eos_unit,
-        head.projection_bias,
-        head.eos_length,
-        root,
-        vt.T,
+        projection=np.asarray(head.projection, dtype=np.float64),
+        inverse=root @ u.T,
+        eos_unit=head.eos_unit,
+        bias=head.projection_bias,
+        length=head.eos_length,
+        root=root,
+        basis=vt.T,
     )
 
 
@@ -334,7 +335,11 @@ def _text_subspace_bridge(head, bridge_rank):
     directions = text_subspace(bank, rank=bridge_rank)
     eos_unit = None if texts is None else unit(texts @ directions.T)
     return Bridge(
-        "text_subspace", directions, directions.T, eos_unit, basis=directions.T
+        "text_subspace",
+        projection=directions,
+        inverse=directions.T,
+        eos_unit=eos_unit,
+        basis=directions.T,
     )
 
 
