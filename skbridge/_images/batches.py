@@ -133,12 +133,12 @@ def read_in_batches(
         budget=budget,
     )
     items = ([images[position]] for position in range(len(images)))
-    run = map
     if n_threads > 0:
-        run = partial(_map_ahead, n_threads=n_threads, ahead=batch_size)
-    run = partial(run, attempt)
+        decode = partial(_map_ahead, attempt, n_threads=n_threads, ahead=batch_size)
+    else:
+        decode = partial(map, attempt)
     turn = max(batch_size, _TURN)
-    results = run(items) if overlap else _in_turns(run, items, turn)
+    results = decode(items) if overlap else _in_turns(decode, items, turn)
     with _progress_bar(len(images)) if verbose else nullcontext() as bar:
         for start in range(0, len(images), batch_size):
             yield start, list(islice(results, batch_size))
@@ -160,9 +160,9 @@ def _progress_bar(n_images):
     return tqdm(total=n_images, unit="image")
 
 
-def _in_turns(run, items, turn):
-    """Yield what `run` makes of the items, so many at once and then none ahead."""
-    while results := list(run(islice(items, turn))):
+def _in_turns(decode, items, turn):
+    """Yield what `decode` makes of the items, `turn` at a time and none ahead."""
+    while results := list(decode(islice(items, turn))):
         yield from results
 
 
