@@ -312,7 +312,7 @@ class TextHead:
         check_pair(classes, text_features, "text_features")
         if text_features is None and text_bank is None:
             raise ValueError(
-                "from_features needs classes with text_features, a text_bank, or all."
+                "from_features needs classes with text_features, a text_bank, or both."
             )
         arrays = as_float(text_features=text_features, text_bank=text_bank)
         head = cls._checked(classes, logit_scale, arrays)
@@ -448,8 +448,9 @@ class TextHead:
 
         Parameters
         ----------
-        names : sequence of str
-            A name may come twice, for two labels that share it.
+        names : sequence of str or int
+            Members of `classes`. One may come twice, for two labels that share its
+            text.
 
         Returns
         -------

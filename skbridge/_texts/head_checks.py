@@ -176,7 +176,7 @@ def check_shapes(fields):
             raise ValueError(
                 f"{name} has rows of width {array.shape[1]}, but projection, of "
                 f"shape {projection.shape}, takes rows of width {len(projection)}."
-                + _transposed(array.shape[1] == projection.shape[1])
+                + _transposed_hint(array.shape[1] == projection.shape[1])
             )
     widths = {
         name: fields[name].shape[-1]
@@ -189,13 +189,15 @@ def check_shapes(fields):
             raise ValueError(
                 f"{name} has width {other}, but {first} leads to width {width}: "
                 "all must share the width of the embeddings."
-                + _transposed(first == "projection" and other == len(projection))
+                + _transposed_hint(first == "projection" and other == len(projection))
             )
     return width
 
 
-def _transposed(likely):
-    return " Is projection transposed? Expected text = eos @ projection." * likely
+def _transposed_hint(is_likely):
+    if not is_likely:
+        return ""
+    return " Is projection transposed? Expected text = eos @ projection."
 
 
 def unit_rows(array, name, classes):

@@ -29,11 +29,10 @@ def check_names(names, argument, *, distinct=True):
         If `names` is not a list of non-empty strings.
     """
     if isinstance(names, (str, bytes, Mapping, Set)) or not isinstance(names, Iterable):
+        remedy = " Wrap it in a list." if isinstance(names, str) else ""
         raise TypeError(
             f"{argument} must be a list of names, in the order of the classes; got "
-            f"{brief(names)} of type {type(names).__name__}."
-            + " Wrap it in a list."
-            * isinstance(names, str)
+            f"{brief(names)} of type {type(names).__name__}.{remedy}"
         )
     names = list(names)
     wrong = [name for name in names if not isinstance(name, str)]
