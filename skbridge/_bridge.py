@@ -268,7 +268,7 @@ def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=N
     n_features : int
         Width of the embeddings.
     bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}
-        Triple to use: ``(W, W+, E)``, ``(V, V', unit(T V'))`` or ``(I, I, T)``;
+        Triple to use: ``(W, W+, E)``, ``(V', V, unit(T V))`` or ``(I, I, T)``;
         ``"auto"`` as in :func:`choose_bridge`.
     pinv_atol, bridge_rank
         The cut, see :func:`truncated_pseudo_inverse` and :func:`text_subspace`.
