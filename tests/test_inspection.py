@@ -497,10 +497,10 @@ def test_simplex_marks_the_best_point_in_the_triangle(data):
 
 def test_simplex_needs_texts_and_a_number_of_steps(data):
     _, (X, y), _ = data
-    with pytest.raises(ValueError, match=r"no class texts, so no z1. Fit one with"):
-        BlendSimplexDisplay.from_estimator(
-            SeMoBridgeClassifier(texts=None).fit(X, y), X, y
-        )
+    for params in ({}, {"lambda_1": 0}):
+        plain = SeMoBridgeClassifier(texts=None, **params).fit(X, y)
+        with pytest.raises(ValueError, match=r"no class texts, so no z1. Fit one with"):
+            BlendSimplexDisplay.from_estimator(plain, X, y)
     for n_steps in (0, 2.5):
         with pytest.raises(ValueError, match=f"positive int, got {n_steps} instead"):
             BlendSimplexDisplay.from_estimator(fit(data), X, y, n_steps=n_steps)

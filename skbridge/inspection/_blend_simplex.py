@@ -155,7 +155,8 @@ class BlendSimplexDisplay:
             a positive integer.
         """
         classifier, embed = check_classifier(estimator, cls, only_semobridge=True)
-        if 0 in classifier.blend_.skip and classifier.lambda_1:
+        head = classifier.text_head_
+        if head is None or head.text_features is None:
             raise ValueError(
                 "BlendSimplexDisplay weighs z1, z2 and z3, but this classifier has no "
                 "class texts, so no z1. Fit one with texts that have classes."
