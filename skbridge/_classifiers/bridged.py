@@ -28,6 +28,8 @@ from skbridge._validation import (
 _LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 # Logit scale of CLIP and of nearly all its successors: the bound of their training.
 USUAL_LOGIT_SCALE = 100.0
+# A setting that leaves the parameters of the bridge without effect.
+NO_TEXTS = "texts=None, which makes the bridge the identity"
 
 
 def _adds_shots(estimator):
@@ -59,6 +61,12 @@ class BridgedClassifier(FewShotClassifier):
         ).astype(X.dtype)
         self.bridge_ = self._bridge.kind
         self._sums = None
+
+    def _idle_parameters(self):
+        if self.text_head_ is None:
+            # bridge="identity" agrees with having no texts.
+            kind = () if self.bridge == "identity" else ("bridge",)
+            yield (*kind, "bridge_rank"), NO_TEXTS
 
     def _bridge_options(self):
         return {"bridge": self.bridge, "bridge_rank": self.bridge_rank}

@@ -362,6 +362,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         self.uses_unlabelled_ = None
 
     def _idle_parameters(self):
+        yield from super()._idle_parameters()
         if self.bridge == "identity":
             yield ("bridge_rank",), "bridge='identity'"
         if self._text_features is None and self.lambda_1:

@@ -9,7 +9,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES, choose_bridge
 from skbridge._classifiers.blend import BLENDINGS, Blend, Term, text_divergence
-from skbridge._classifiers.bridged import USUAL_LOGIT_SCALE, BridgedClassifier
+from skbridge._classifiers.bridged import (
+    NO_TEXTS,
+    USUAL_LOGIT_SCALE,
+    BridgedClassifier,
+)
 from skbridge._classifiers.tokens import bridged_prototypes, token_sums
 from skbridge._held_out.shots import Shots
 from skbridge._rows import unit
@@ -381,6 +385,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
         self.class_bias_ = np.zeros((len(self.classes_), n_tokens), dtype=X.dtype)
 
     def _idle_parameters(self):
+        yield from super()._idle_parameters()
         if self.mode == "closed_form":
             yield _TRAINING_PARAMETERS, "mode='closed_form'"
         else:
@@ -392,6 +397,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
             yield ("bridge_rank",), "pinv_atol, which replaces it"
         if self.bridge in ("identity", "text_subspace"):
             yield ("pinv_atol",), f"bridge={self.bridge!r}"
+        if self.text_head_ is None:
+            yield ("pinv_atol",), NO_TEXTS
         if self.bridge == "identity":
             yield ("bridge_rank",), "bridge='identity'"
         if self._text_features is None:
