@@ -258,13 +258,36 @@ def choose_bridge(head):
     return "text_subspace" if head.text_bank is not None or enough else "identity"
 
 
+def idle_cuts(kind, bridge):
+    """List the parameters of a cut that a kind of bridge does not use.
+
+    Parameters
+    ----------
+    kind : {"pseudo_inverse", "text_subspace", "identity"}
+        The bridge in use.
+    bridge : str
+        The parameter that led to it.
+
+    Returns
+    -------
+    list of (tuple of str, str)
+        Names of parameters, and the setting that gives them no effect.
+    """
+    chosen = ", which is the identity here" if kind == "identity" else ""
+    if kind == "text_subspace":
+        chosen = ", which is the text subspace here"
+    reason = f"bridge={bridge!r}{chosen if bridge == 'auto' else ''}"
+    names = {"text_subspace": ("pinv_atol",), "identity": ("pinv_atol", "bridge_rank")}
+    return [(names[kind], reason)] if kind in names else []
+
+
 def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=None):
     """Compute the bridge that the options name.
 
     Parameters
     ----------
     head : TextHead or None
-        The text side; None gives the identity.
+        The text side. Without one there is only the identity.
     n_features : int
         Width of the embeddings.
     bridge : {"auto", "pseudo_inverse", "text_subspace", "identity"}
@@ -283,7 +306,7 @@ def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=N
     ValueError
         If the head lacks what `bridge` needs, or the cut leaves nothing.
     """
-    kind = choose_bridge(head) if bridge == "auto" or head is None else bridge
+    kind = choose_bridge(head) if bridge == "auto" else bridge
     texts = None if head is None else head.text_features
     if kind == "pseudo_inverse":
         return _pseudo_inverse_bridge(head, pinv_atol, bridge_rank)
@@ -295,12 +318,12 @@ def make_bridge(head, n_features, *, bridge="auto", pinv_atol=0.3, bridge_rank=N
 
 
 def _pseudo_inverse_bridge(head, pinv_atol, bridge_rank):
-    if head.projection is None:
+    if head is None or head.projection is None:
         raise ValueError(
-            "bridge='pseudo_inverse' needs CLIP's text projection, which this text "
-            "head does not have. Make the head with TextHead.from_clip or "
+            "bridge='pseudo_inverse' needs CLIP's text projection, and "
+            f"{_lacking(head)}. Make a head with TextHead.from_clip or "
             "TextHead.from_arrays(projection=...), or use bridge='text_subspace' or "
-            "bridge='identity'."
+            "bridge='auto'."
         )
     u, s, vt = _leading_text_directions(head.projection, pinv_atol, bridge_rank)
     root = vt.T / s
@@ -316,15 +339,19 @@ def _pseudo_inverse_bridge(head, pinv_atol, bridge_rank):
     )
 
 
+def _lacking(head):
+    return "texts is None" if head is None else "this text head has none"
+
+
 def _text_subspace_bridge(head, bridge_rank):
+    if head is None or (head.text_bank is None and head.text_features is None):
+        raise ValueError(
+            "bridge='text_subspace' needs a text_bank or class texts, and "
+            f"{_lacking(head)}. Make a head with "
+            "TextHead.from_features(text_bank=...), or use bridge='auto'."
+        )
     texts = head.text_features
     bank = texts if head.text_bank is None else head.text_bank
-    if bank is None:
-        raise ValueError(
-            "bridge='text_subspace' needs text features, and this text head has "
-            "neither a text_bank nor class texts. Make the head with "
-            "TextHead.from_features(text_bank=...), or use bridge='identity'."
-        )
     if head.text_bank is None and len(bank) < _SMALL_BANK:
         warn(
             f"bridge='text_subspace' takes its directions from the {len(bank)} class "
@@ -455,6 +482,7 @@ class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         X = check_embeddings(self, X, reset=True)
         check_text_head(self.texts, self.n_features_in_)
+        self._check_idle_cuts()
         self._bridge = make_bridge(
             self.texts,
             self.n_features_in_,
@@ -465,6 +493,20 @@ class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.bridge_ = self._bridge.kind
         self.inverse_projection_ = self._bridge.inverse
         return self
+
+    def _check_idle_cuts(self):
+        kind = choose_bridge(self.texts) if self.bridge == "auto" else self.bridge
+        idle = idle_cuts(kind, self.bridge)
+        if self.bridge_rank is not None:
+            idle.append((("pinv_atol",), "bridge_rank, which replaces it"))
+        given = {"pinv_atol": self.pinv_atol != 0.3, "bridge_rank": self.bridge_rank}
+        for names, reason in idle:
+            for name in names:
+                if given[name]:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r} has no effect with {reason}. "
+                        f"Omit {name}, or change the other parameter."
+                    )
 
     def transform(self, X):
         """Bridge image embeddings.

@@ -7,7 +7,12 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skbridge import SemanticBridge, TextHead
+from skbridge import (
+    BridgedGDAClassifier,
+    SemanticBridge,
+    SeMoBridgeClassifier,
+    TextHead,
+)
 from skbridge._bridge import make_bridge, text_subspace, truncated_pseudo_inverse
 
 
@@ -275,7 +280,10 @@ def test_automatic_bridge_takes_what_the_head_has():
 
 def test_head_without_features_has_no_text_subspace():
     head = TextHead.from_arrays(projection=np.eye(3))
-    with pytest.raises(ValueError, match=r"neither a text_bank nor class texts"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs a text_bank or class texts, and this text head has none",
+    ):
         SemanticBridge(head, bridge="text_subspace").fit(np.ones((2, 3)))
 
 
@@ -329,3 +337,41 @@ def test_rounding_of_float32_features_is_no_direction():
     inverse = truncated_pseudo_inverse(W, atol=0.0)
     assert np.linalg.matrix_rank(inverse) == 8
     assert np.abs(inverse).max() < 10
+
+
+# Parameters without effect
+
+
+@pytest.mark.parametrize("bridge", ["pseudo_inverse", "text_subspace"])
+def test_a_named_bridge_is_not_replaced_where_there_are_no_texts(bridge):
+    X, y = 1 + np.eye(4, 3), [0, 1, 0, 1]
+    for estimator in (
+        SemanticBridge(bridge=bridge),
+        SeMoBridgeClassifier(None, bridge=bridge),
+        BridgedGDAClassifier(None, bridge=bridge),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=f"bridge='{bridge}' needs .* texts is Non|^bridge=.* texts=None",
+        ):
+            estimator.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("setting", "idle"),
+    [
+        ({"bridge": "identity"}, {"pinv_atol": 7.0}),
+        ({"bridge": "auto", "texts": None}, {"bridge_rank": 3}),
+        ({"bridge": "text_subspace"}, {"pinv_atol": 0.1}),
+        ({"bridge_rank": 2}, {"pinv_atol": 0.1}),
+    ],
+)
+def test_semantic_bridge_refuses_a_cut_without_effect(setting, idle):
+    head = TextHead.from_arrays(projection=np.eye(3))
+    if setting.get("bridge") == "text_subspace":
+        bank = np.random.default_rng(0).normal(size=(70, 3))
+        head = TextHead.from_features(text_bank=bank)
+    bridge = SemanticBridge(**{"texts": head} | setting | idle)
+    (name,) = idle
+    with pytest.raises(ValueError, match=f"^{name}=.* has no effect with"):
+        bridge.fit(np.eye(3))

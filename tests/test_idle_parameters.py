@@ -10,6 +10,10 @@ TRAINED = {"mode": "trained", "max_iter": 2}
 LBFGS = TRAINED | {"early_stopping": False}
 SHARP = {"blending": "exponential"}
 NO_TEXTS = {"texts": None}
+# A head whose bridge is the text subspace.
+BANK = TextHead.from_features(
+    range(3), np.eye(3, 8), text_bank=np.random.default_rng(1).normal(size=(70, 8))
+)
 
 # (classifier, the setting, a parameter that it makes idle).
 IDLE = [
@@ -46,7 +50,12 @@ IDLE = [
     (SeMoBridgeClassifier, TRAINED, {"tol": 0.1}),
     (SeMoBridgeClassifier, LBFGS, {"learning_rate": 0.1}),
     (SeMoBridgeClassifier, LBFGS, {"weight_decay": 0.1}),
+    (SeMoBridgeClassifier, TRAINED | {"solver": "adamw"}, {"early_stopping": True}),
+    (SeMoBridgeClassifier, NO_TEXTS, {"pinv_atol": 0.1}),
+    (SeMoBridgeClassifier, NO_TEXTS, {"bridge_rank": 3}),
+    (SeMoBridgeClassifier, {"texts": BANK}, {"pinv_atol": 0.1}),
     (BridgedGDAClassifier, {"bridge": "identity"}, {"bridge_rank": 3}),
+    (BridgedGDAClassifier, NO_TEXTS, {"bridge_rank": 3}),
     (BridgedGDAClassifier, NO_TEXTS, {"lambda_1": 0.5}),
     (BridgedGDAClassifier, NO_TEXTS, {"bridge": "pseudo_inverse"}),
     (BridgedGDAClassifier, NO_TEXTS, {"bridge_rank": 3}),

@@ -488,3 +488,17 @@ def test_memory_does_not_grow_with_the_number_of_steps():
     )
     few, many = (int(line) / 1024 for line in result.stdout.split())
     assert many - few < 150
+
+
+def test_max_iter_limits_the_steps_of_every_solver():
+    X, y = hidden_subspace(7, n_shots=4)
+    options = {"texts": texts_of(), "bridge": "identity"}
+    for max_iter in (1, 5, 80):
+        # The default number of steps that early stopping compares is no limit.
+        stopped = fast(max_iter=max_iter, **options).fit(X, y)
+        assert stopped.n_iter_ <= max_iter
+        # L-BFGS finishes a line search, of up to 25 evaluations.
+        minimised = fast(early_stopping=False, max_iter=max_iter, **options)
+        assert minimised.fit(X, y).n_iter_ <= max_iter + 25
+        recipe = fast(solver="adamw", max_iter=max_iter, **options).fit(X, y)
+        assert recipe.n_iter_ == max_iter

@@ -8,7 +8,7 @@ from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from skbridge._bridge import make_bridge
+from skbridge._bridge import choose_bridge, idle_cuts, make_bridge
 from skbridge._class_sums import ClassSums
 from skbridge._classifiers.base import FewShotClassifier
 from skbridge._classifiers.blend import BlendStack, LinearView, Term
@@ -29,7 +29,7 @@ _LAMBDA_FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 # Logit scale of CLIP and of nearly all its successors: the bound of their training.
 USUAL_LOGIT_SCALE = 100.0
 # A setting that leaves the parameters of the bridge without effect.
-NO_TEXTS = "texts=None, which makes the bridge the identity"
+_NO_TEXTS = "texts=None, which makes the bridge the identity"
 
 
 def _adds_shots(estimator):
@@ -63,10 +63,11 @@ class BridgedClassifier(FewShotClassifier):
         self._sums = None
 
     def _idle_parameters(self):
-        if self.text_head_ is None:
-            # bridge="identity" agrees with having no texts.
-            kind = () if self.bridge == "identity" else ("bridge",)
-            yield (*kind, "bridge_rank"), NO_TEXTS
+        if self.text_head_ is None and self.bridge != "identity":
+            yield ("bridge",), _NO_TEXTS
+        kind = choose_bridge(self.text_head_) if self.bridge == "auto" else self.bridge
+        for names, reason in idle_cuts(kind, self.bridge):
+            yield [name for name in names if hasattr(self, name)], reason
 
     def _bridge_options(self):
         return {"bridge": self.bridge, "bridge_rank": self.bridge_rank}

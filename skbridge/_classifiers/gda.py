@@ -363,8 +363,6 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     def _idle_parameters(self):
         yield from super()._idle_parameters()
-        if self.bridge == "identity":
-            yield ("bridge_rank",), "bridge='identity'"
         if self._text_features is None and self.lambda_1:
             yield ("lambda_1",), "no class texts"
         if self.reject is None:

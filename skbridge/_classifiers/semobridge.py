@@ -10,7 +10,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES, choose_bridge
 from skbridge._classifiers.blend import BLENDINGS, Blend, Term, text_divergence
 from skbridge._classifiers.bridged import (
-    NO_TEXTS,
     USUAL_LOGIT_SCALE,
     BridgedClassifier,
 )
@@ -112,7 +111,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
         loss in fewer steps; see Notes.
     early_stopping : bool or "auto", default="auto"
         Training: whether the number of steps is chosen on held-out shots. ``"auto"``
-        is True for ``"fast"`` and False for ``"adamw"``.
+        is True for ``"fast"``; the recipe, ``"adamw"``, takes all steps.
     learning_rate : float, default=None
         Training: AdamW's step size after the warm-up. None means 1.5e-4 after 500
         steps for ``"adamw"``, as in the recipe, and 1.5e-3 after 50 steps for
@@ -120,7 +119,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
     weight_decay : float, default=0.01
         Training: AdamW's decoupled decay, of W+ and b alike.
     max_iter : int, default=None
-        Training: number of steps, or with early stopping the largest number. None
+        Training: number of steps, or with early stopping the largest number. Without
+        it ``"fast"`` is L-BFGS, which finishes the line search it has begun. None
         means 5,000 for ``"adamw"``, as in the recipe, and for ``"fast"`` 60 with
         early stopping and 250 without.
     tol : float, default=None
@@ -395,18 +395,15 @@ class SeMoBridgeClassifier(BridgedClassifier):
             yield sharpness, "blending='linear'"
         if self.pinv_atol is not None:
             yield ("bridge_rank",), "pinv_atol, which replaces it"
-        if self.bridge in ("identity", "text_subspace"):
-            yield ("pinv_atol",), f"bridge={self.bridge!r}"
-        if self.text_head_ is None:
-            yield ("pinv_atol",), NO_TEXTS
-        if self.bridge == "identity":
-            yield ("bridge_rank",), "bridge='identity'"
         if self._text_features is None:
             # lambda_1=0 agrees with having no texts.
             weight = ("lambda_1",) if self.lambda_1 else ()
             yield (*weight, "alpha", "smoothness"), "no class texts"
 
     def _idle_in_training(self):
+        if self.solver == "adamw" and self.early_stopping is True:
+            # Its warm-up is longer than what early stopping compares.
+            yield ("early_stopping",), "solver='adamw'"
         if not self.csb:
             yield ("lambda_b",), "csb=False"
         if self.solver == "fast" and self._stops_early():
@@ -517,13 +514,15 @@ class SeMoBridgeClassifier(BridgedClassifier):
     def _training_task(self):
         from skbridge._clip.device import resolve_device
         from skbridge._training.bridge import Task
-        from skbridge._training.solvers import SCHEDULES
+        from skbridge._training.solvers import SCHEDULES, STEPS_WITH_EARLY_STOPPING
 
         given = {
             name: getattr(self, name)
             for name in ("learning_rate", "max_iter", "tol")
             if getattr(self, name) is not None
         }
+        if self._stops_early():
+            given.setdefault("max_iter", STEPS_WITH_EARLY_STOPPING)
         return Task(
             bridge=self._bridge,
             text_features=self._text_features,

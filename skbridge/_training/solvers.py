@@ -61,6 +61,8 @@ SCHEDULES = {
     "adamw": Schedule(1.5e-4, 500, 1e-5, 5000, 0.0, 50),
     "fast": Schedule(1.5e-3, 50, 1e-4, 250, 1e-5, 10),
 }
+# Steps that early stopping compares, unless max_iter says otherwise.
+STEPS_WITH_EARLY_STOPPING = 60
 
 
 class AdamW:
@@ -169,7 +171,10 @@ def minimise(
         losses.append(total.item())
         return losses[-1]
 
-    while len(losses) < schedule.max_iter:
+    (limits,) = optimizer.param_groups
+    while (left := schedule.max_iter - len(losses)) > 0:
+        # Without a line search that is still under way.
+        limits.update(max_iter=min(left, schedule.tol_window), max_eval=left)
         optimizer.step(evaluate)
         if schedule.has_settled(losses):
             break
