@@ -194,8 +194,8 @@ def compare(options, images, folder):
             "",
             f"Looking up {len(paths)} files that have not changed: {lookup}, "
             f"{len(paths) / lookup.median:,.0f} images/s.",
-            f"Store: {info['bytes'] / n_kept:,.0f} bytes an image with the class texts "
-            "and the text projection, "
+            f"Store: {info['bytes'] / n_kept:,.0f} bytes per image with the class "
+            "texts and the text projection, "
             f"{alone / n_kept:,.0f} without; a vector of {width} floats has "
             f"{4 * width:,} bytes.",
         ]

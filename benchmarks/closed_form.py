@@ -9,8 +9,8 @@ call does not count. The official way is the official code's arithmetic in
 NumPy: bridge every query in two products, three products with class vectors,
 exponentials of whole arrays, and a product of the second term with the one-hot
 labels of its cache, which holds one mean per class. Floors count bridged embeddings in
-all their columns; the second ones count the directions that the cut keeps alone, which
-are as good to compare with.
+all their columns; the second ones count only the directions of the bridge, which
+give the same cosines.
 
     python benchmarks/closed_form.py
 """
@@ -149,9 +149,8 @@ def fit_rows(X, y, head, repeats):
         "copy": lambda: X.copy(),
         "SVD": lambda: np.linalg.svd(projection),
     }
-    kinds = {"mean": SeMoBridgeClassifier, "gda": BridgedGDAClassifier}
-    for name, kind in kinds.items():
-        classifier = kind(head)
+    for kind in (SeMoBridgeClassifier, BridgedGDAClassifier):
+        name, classifier = kind.__name__, kind(head)
         calls[name] = lambda c=classifier: c.fit(X, y)
     rank = SeMoBridgeClassifier(texts=head).fit(X, y)._bridge.basis.shape[1]
     scatter = projection.T @ projection + np.eye(d)
@@ -160,7 +159,7 @@ def fit_rows(X, y, head, repeats):
     rate = operations / times["single"].median
     double_rate = double_operations / times["double"].median
 
-    def mean_floor(width):
+    def semobridge_floor(width):
         # Lengths of the bridged shots, and the class means through W+ and W.
         return (2 * n * d * width + 2 * n_classes * 2 * d * d_t) / rate
 
@@ -172,8 +171,8 @@ def fit_rows(X, y, head, repeats):
 
     rows = []
     for name, floor_of, all_columns in (
-        ("mean", mean_floor, d_t),
-        ("gda", gda_floor, d),
+        ("SeMoBridgeClassifier", semobridge_floor, d_t),
+        ("BridgedGDAClassifier", gda_floor, d),
     ):
         row, seconds = [name], times[name].median
         for width in (all_columns, rank):
@@ -225,12 +224,12 @@ def main(argv=None):
         "a matrix product in the same rounds.\n"
     )
     rows, svd = fit_rows(X, y, head, options.repeats)
-    header = ["fit, head", "floor", "time", "time / floor"]
-    header += ["floor, kept directions alone", "time / that"]
+    header = ["fit", "floor", "time", "time / floor"]
+    header += ["floor, directions of the bridge alone", "time / that"]
     print(markdown_table(header, rows))
     print(f"\nThe SVD of the projection, once for all fits: {svd}.\n")
     header = ["predict, blending", "floor", "`predict`", "/ floor"]
-    header += ["/ floor, kept directions alone"]
+    header += ["/ floor, directions of the bridge alone"]
     header += ["`decision_function`", "/ floor", "official way"]
     header += ["official / `predict`", "official / `decision_function`"]
     rows = predict_rows(X, y, head, queries, options.repeats)

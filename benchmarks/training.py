@@ -344,7 +344,7 @@ def main(argv=None):
         path += points
     print("## SeMoBridge-T training\n")
     print(f"{machine()}. {versions()}. {torch.get_num_threads()} torch threads.\n")
-    print("Milliseconds a step, median (range):\n")
+    print("Milliseconds per step, median (range):\n")
     header = ["classes x shots", "plain loop", 'solver="adamw"', "times faster"]
     print(markdown_table(header, steps))
     print("\nWhole fits; the loss in brackets is that over the recipe's:\n")
