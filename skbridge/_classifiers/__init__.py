@@ -8,6 +8,8 @@
 `semobridge`     `SeMoBridgeClassifier`, the paper's method
 `tokens`         its bridged prototypes, from sums of shots
 `gda`            `BridgedGDAClassifier`, the recommended classifier
+`unlabelled`     images without a label in its sums
+`conformal`      sets of labels with a bound on the error rate
 ===============  ================================================================
 
 Fitting and prediction use NumPy; training imports `_training` when it starts. The

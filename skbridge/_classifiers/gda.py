@@ -12,6 +12,7 @@ from skbridge._bridge import BRIDGE_RANK_CONSTRAINT, BRIDGES
 from skbridge._class_sums import ScatterSums
 from skbridge._classifiers.blend import Blend, Term
 from skbridge._classifiers.bridged import USUAL_LOGIT_SCALE, BridgedClassifier
+from skbridge._classifiers.conformal import class_p_values, fewest_shots
 from skbridge._classifiers.unlabelled import (
     BLOCK_ROWS,
     WEIGHT,
@@ -22,9 +23,15 @@ from skbridge._classifiers.unlabelled import (
 from skbridge._gaussian import fit_gaussians
 from skbridge._held_out.shots import Shots
 from skbridge._held_out.temperature import PRIOR_SHOTS, fit_temperature
-from skbridge._messages import brief
-from skbridge._rows import row_lengths, unit
-from skbridge._validation import all_or_nothing, check_partly_labelled, consistent
+from skbridge._messages import brief, shown
+from skbridge._rows import row_lengths, unit, within_range
+from skbridge._validation import (
+    all_or_nothing,
+    check_embeddings,
+    check_partly_labelled,
+    check_shots,
+    consistent,
+)
 
 _ENERGY_SHARE = 0.97
 # Settings that a search tries.
@@ -484,6 +491,95 @@ class BridgedGDAClassifier(BridgedClassifier):
             ``temperature_`` times the largest score.
         """
         return self._blockwise(X, lambda scores: self.temperature_ * scores.max(axis=1))
+
+    @consistent
+    def predict_set(self, X, alpha, shots, labels):
+        """Find the labels that an image may have, with a bound on the error rate.
+
+        The set of an image of class k contains k with a probability of at least
+        ``1 - alpha``, for every class k and any number of features, if the image and
+        the shots of k are drawn alike (full conformal prediction within classes; no
+        image is set aside for calibration). Sets of several labels say that the shots
+        do not decide; an empty set says that the image is like no class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Image embeddings; their lengths do not matter.
+        alpha : float
+            Share of the images of each class whose sets may lack the right label, in
+            (0, 1).
+        shots : array-like of shape (n_shots, n_features)
+            Embeddings of the shots, since the classifier stores only sums of them.
+            All count alike.
+        labels : array-like of shape (n_shots,)
+            Their labels, those of `classes_`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), bool
+            Whether the set of each image has each label of `classes_`.
+
+        Raises
+        ------
+        ValueError
+            If `alpha` is not in (0, 1), a label is missing or unknown, or a class has
+            fewer than ``1 / alpha - 1`` shots: then no label could be ruled out.
+
+        Notes
+        -----
+        A label k is in the set if its p-value is above `alpha`. The query joins the
+        shots of k, and the p-value is the share of these images whose margin is at
+        most that of the query. The margin is the score of k minus the best score of
+        another class, by the shots without the image itself; the metric, the centre
+        and the gain come from the shots of the other classes. Unlabelled images,
+        weights of shots and the temperature have no part in it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skbridge import BridgedGDAClassifier
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.repeat(["cat", "dog", "fox"], 9)
+        >>> X = np.repeat(np.eye(3, 8), 9, axis=0) + 0.3 * rng.normal(size=(27, 8))
+        >>> clf = BridgedGDAClassifier(texts=None).fit(X, y)
+        >>> clf.predict_set(X[:1], alpha=0.1, shots=X, labels=y)
+        array([[ True, False, False]])
+        """
+        check_is_fitted(self)
+        if not (isinstance(alpha, Real) and 0 < alpha < 1):
+            raise ValueError(f"alpha must be a number in (0, 1), got {brief(alpha)}.")
+        X = within_range(check_embeddings(self, X, reset=False))
+        shots, labels, _ = check_shots(self, shots, labels, None, reset=False)
+        codes = np.searchsorted(self.classes_, labels)
+        codes = np.minimum(codes, len(self.classes_) - 1)
+        unknown = labels != self.classes_[codes]
+        if unknown.any():
+            raise ValueError(
+                f"labels has labels that are not in classes_: "
+                f"{shown(np.unique(labels[unknown]).tolist())}. Pass the shots of fit."
+            )
+        count = np.bincount(codes, minlength=len(self.classes_))
+        few = count < fewest_shots(alpha)
+        if few.any():
+            raise ValueError(
+                f"alpha={alpha:g} needs at least {fewest_shots(alpha)} shots of every "
+                f"class, and {few.sum()} of {len(count)} classes have fewer: "
+                f"{shown(self.classes_[few].tolist())}. With these shots alpha must be "
+                f"at least {1 / (count.min() + 1):.3g}."
+            )
+        texts = self._text_features
+        p = class_p_values(
+            X,
+            unit(shots.astype(np.float64)),
+            codes,
+            len(self.classes_),
+            self._fit_gaussians,
+            None if texts is None else texts.astype(np.float64),
+            self._lambda_1(),
+            self._lambda_3(count),
+        )
+        return p > alpha
 
     def _automatic_temperature(self):
         return self._temperature_ratio * self.blend_.default_temperature
