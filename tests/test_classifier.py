@@ -407,6 +407,7 @@ def test_partial_fit_equals_fit_on_all_shots(rng, bias, weighted, kind):
     exact = {"rtol": 1e-12, "atol": 1e-12}
     assert_array_equal(grown.classes_, whole.classes_)
     assert grown.text_head_ == whole.text_head_
+    assert_array_equal(grown._bridge.eos_unit, whole._bridge.eos_unit)
     means = "means_" if kind == "gda" else "bridged_prototypes_"
     for name in ("prototypes_", means, "class_count_", "inverse_projection_"):
         assert_allclose(getattr(grown, name), getattr(whole, name), **exact)
@@ -610,6 +611,17 @@ def test_partial_fit_cannot_add_to_a_subspace_of_class_texts(rng):
     classifier.fit(T[:69], y)
     with pytest.raises(ValueError, match=r"new classes 69.*text_bank"):
         classifier.partial_fit(T[69:], [69])
+
+
+def test_partial_fit_keeps_the_kind_of_bridge(rng):
+    # Of 63 class texts "auto" makes the identity, of 64 a subspace.
+    T = rng.normal(size=(64, 9))
+    head = TextHead.from_features(range(64), T)
+    grown = SeMoBridgeClassifier(head).fit(T[:63], np.arange(63))
+    grown.partial_fit(T[63:], [63])
+    assert grown.bridge_ == "identity"
+    whole = SeMoBridgeClassifier(head, bridge="identity").fit(T, np.arange(64))
+    assert_allclose(grown.decision_function(T), whole.decision_function(T))
 
 
 def test_failed_partial_fit_changes_nothing(head, shots):

@@ -1,7 +1,6 @@
 """Base class of the two bridged classifiers: the bridge, class sums, z1 and z2."""
 
 from copy import copy
-from dataclasses import replace
 
 import numpy as np
 from sklearn.base import _fit_context
@@ -56,11 +55,12 @@ class BridgedClassifier(FewShotClassifier):
 
     def _start_bridge(self, X):
         """Make the bridge, and set the fitted attributes that need no shots."""
-        self._bridge = make_bridge(
-            self.text_head_, X.shape[1], **self._bridge_options()
-        ).astype(X.dtype)
+        self._bridge = self._make_bridge(X.shape[1], X.dtype, **self._bridge_options())
         self.bridge_ = self._bridge.kind
         self._sums = None
+
+    def _make_bridge(self, n_features, dtype, **options):
+        return make_bridge(self.text_head_, n_features, **options).astype(dtype)
 
     def _idle_parameters(self):
         if self.text_head_ is None and self.bridge != "identity":
@@ -206,7 +206,8 @@ class BridgedClassifier(FewShotClassifier):
         """Add shots, of known classes or new ones; equal to `fit` on all of them.
 
         Available in closed form only, where the classifier depends on the shots
-        through their sums per class.
+        through their sums per class. The kind of bridge that ``bridge="auto"`` chose in
+        the first call stays.
 
         Parameters
         ----------
@@ -280,8 +281,12 @@ class BridgedClassifier(FewShotClassifier):
         if self._text_features is not None:
             dtype = self._text_features.dtype
             self._text_features = head.text_features.astype(dtype)
-            if self.bridge_ == "pseudo_inverse":
-                self._bridge = replace(self._bridge, length=head.eos_length)
+        # L and E depend on all classes. The kind stays, since the sums depend on it.
+        self._bridge = self._make_bridge(
+            self.n_features_in_,
+            self._bridge.inverse.dtype,
+            **self._bridge_options() | {"bridge": self.bridge_},
+        )
 
     @available_if(_adds_shots)
     def leave_out(self, X, y, sample_weight=None):

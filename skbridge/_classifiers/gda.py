@@ -321,7 +321,8 @@ class BridgedGDAClassifier(BridgedClassifier):
 
         Equal to `fit` on all shots, but for the temperature: it is found from the new
         shots, and earlier ones count by their number for what it was. Unlabelled images
-        are divided among the classes as they are now.
+        are divided among the classes as they are now. The kind of bridge that
+        ``bridge="auto"`` chose in the first call stays.
 
         Parameters
         ----------
