@@ -7,6 +7,7 @@ prototypes. `Blend` owns the equation; prediction, search and explanation use it
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -298,9 +299,8 @@ class _LinearScorer:
     def __call__(self, X, out=None):
         out = self._scores[: len(X)] if out is None else out
         seen = self._seen[: len(X)]
-        for view, start, stop in zip(
-            self._views, self._edges, self._edges[1:], strict=False
-        ):
+        edges = pairwise(self._edges)
+        for view, (start, stop) in zip(self._views, edges, strict=True):
             view(X, seen[:, start:stop])
         return np.matmul(seen, self._vectors, out=out)
 

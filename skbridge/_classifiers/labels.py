@@ -9,8 +9,9 @@ from sklearn.base import clone
 from skbridge._messages import quiet, shown, warn
 from skbridge._texts.recipe import CLIPTexts
 
-# So many shots mostly show clearly that the texts fit, and the others are not asked.
-_SHOTS_AT_A_GLANCE = 256
+# Shots that are tried first: mostly they show that the texts fit, with a chance of so
+# many hits below `_CLEARLY`, and the others need not be tried.
+_SHOTS_TRIED_FIRST = 256
 _CLEARLY = 1e-6
 # Fewer shots cannot tell a classifier from chance often enough to warn about it.
 _FEWEST_SHOTS = 20
@@ -61,15 +62,15 @@ def _check_listed_order(X, codes, text_features, texts, labels):
     if not is_index or list(names) == sorted(names):
         return
     as_listed = _hits(X, codes, text_features)
-    in_order = clone(texts).set_params(class_names=sorted(names)).head(labels)
-    sorted_ = _hits(X, codes, in_order.text_features.astype(X.dtype))
-    better = int(np.count_nonzero(sorted_ & ~as_listed))
-    worse = int(np.count_nonzero(as_listed & ~sorted_))
+    sorted_head = clone(texts).set_params(class_names=sorted(names)).head(labels)
+    as_sorted = _hits(X, codes, sorted_head.text_features.astype(X.dtype))
+    better = int(np.count_nonzero(as_sorted & ~as_listed))
+    worse = int(np.count_nonzero(as_listed & ~as_sorted))
     # The sign test: of the shots that tell the orders apart, as many by chance.
     if better and bdtrc(better - 1, better + worse, 0.5) < 0.01:
         raise ValueError(
             "class_names is a list in another order than the sorted one, and the "
-            f"labels are integers: {sorted_.sum()} of {len(X)} shots are nearest to "
+            f"labels are integers: {as_sorted.sum()} of {len(X)} shots are nearest to "
             f"their name in sorted order, {as_listed.sum()} in the order of the list. "
             "Labels that scikit-learn encoded (LabelEncoder, meta-estimators, "
             "cross_val_predict) number the names in sorted order: pass "
@@ -131,8 +132,9 @@ def warn_at_chance(X, codes, text_features, model):
     n_shots, n_classes = len(X), len(text_features)
     if n_shots < _FEWEST_SHOTS:
         return
-    glance = slice(None, None, -(-n_shots // _SHOTS_AT_A_GLANCE))
-    if _chance_of_hits(X[glance], codes[glance], text_features)[1] < _CLEARLY:
+    first = slice(None, None, -(-n_shots // _SHOTS_TRIED_FIRST))
+    _, chance = _chance_of_hits(X[first], codes[first], text_features)
+    if chance < _CLEARLY:
         return
     hits, chance = _chance_of_hits(X, codes, text_features)
     if chance > _SIGNIFICANCE:

@@ -108,13 +108,13 @@ def load_clip(model="ViT-B-16", pretrained="auto", *, device="cpu"):
     key = (spec, device)
     with _LOCK:
         stamps = _version_on_disk(spec)
-        held = _LOADED.pop(key, None)
-        if held is None or held[0] != stamps:
-            held = (stamps, spec.backend.load(spec, device))
-        _LOADED[key] = held
+        known_stamps, loaded = _LOADED.pop(key, (None, None))
+        if loaded is None or known_stamps != stamps:
+            loaded = spec.backend.load(spec, device)
+        _LOADED[key] = stamps, loaded
         while len(_LOADED) > _MAX_LOADED:
             _LOADED.popitem(last=False)
-    return held[1]
+    return loaded
 
 
 @cache

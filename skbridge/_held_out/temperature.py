@@ -65,13 +65,13 @@ def fit_temperature(folds, default, *, prior_shots=PRIOR_SHOTS):
 def stacked_log_losses(stacks, codes, weights, defaults, start=1.0):
     """Log loss of every held-out shot under many settings, each at its temperature.
 
-    The temperatures minimise what :func:`fit_temperature` does, found by a few
-    Newton steps on at most some hundred of the shots.
+    The temperatures minimise what :func:`fit_temperature` does, found by a few Newton
+    steps on at most 256 of the shots.
 
     Parameters
     ----------
     stacks : list of ndarray of shape (n_settings, n_samples, n_classes)
-        Scores, one array a fold.
+        Scores, one array per fold.
     codes, weights : list of ndarray of shape (n_samples,)
         Column of each right class, and sample weights.
     defaults : ndarray of shape (n_settings,)
@@ -101,6 +101,7 @@ def stacked_log_losses(stacks, codes, weights, defaults, start=1.0):
 
 
 def sample_step(n_rows):
+    """Step at which rows are taken to find a temperature, at most 256 of them."""
     return max(1, -(-n_rows // _SAMPLE_ROWS))
 
 

@@ -90,8 +90,8 @@ def label_next(estimator, pool, n=20, *, labelled=None, strategy="mixed"):
     if strategy == "coverage":
         return _choose(pool, labelled, n)
     proba = estimator.predict_proba(pool)
-    two = np.partition(proba, -2, axis=1)[:, -2:]
-    uncertainty = 1 - np.abs(two[:, 1] - two[:, 0])
+    second, first = np.partition(proba, -2, axis=1)[:, -2:].T
+    uncertainty = 1 - (first - second)
     if strategy == "margin":
         indices = np.argsort(-uncertainty, kind="stable")[:n]
         return Bunch(indices=indices, scores=uncertainty[indices])
