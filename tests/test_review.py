@@ -189,7 +189,9 @@ def test_mixed_takes_more_uncertain_images_than_coverage(pool):
         ].mean()
         for strategy in ("margin", "mixed", "coverage")
     }
-    assert mean["margin"] >= mean["mixed"] > mean["coverage"]
+    # Equal choices in another order have another rounding of the mean.
+    assert mean["margin"] > mean["mixed"] - 1e-12
+    assert mean["mixed"] > mean["coverage"]
 
 
 def test_mixed_maximises_what_its_notes_say():
