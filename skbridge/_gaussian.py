@@ -14,7 +14,7 @@ _SCATTER_OUTSIDE = 20.0
 
 @dataclass(frozen=True, eq=False)
 class GaussianClasses:
-    """Classes as Gaussians of one covariance, in a metric that makes it the identity.
+    """Gaussian classes with one covariance, and the metric in which it is the identity.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class GaussianClasses:
     metric : ndarray of shape (n_features, n_features)
         G.
     gain : float
-        g, the length of a text's offset among the shots, over that among the texts.
+        g, the slope of the regression of ``(m_k - mu) G`` on ``D_k G``; at least zero.
     text_shots : int
         Number of shots that the text counts as; 0 without texts.
     """
@@ -63,7 +63,8 @@ class GaussianClasses:
         n, w = count[codes][:, None], weight[:, None]
         q = (x - self.centre) @ self.metric
         M = self.means @ self.metric
-        # Without the shot, S loses v' v.
+        # Without the shot, S loses v' v with v = sqrt(w n / (n - w)) (x - m_k). Here v
+        # is in the metric G.
         v = np.sqrt(w * n / (n - w)) * (x - sums[codes] / n) @ self.metric
         total = n + self.text_shots
         # The mean of the shot's class without it.
@@ -111,7 +112,8 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     second_moment : ndarray of shape (n_features, n_features)
         Weighted sum of ``x' x`` over all shots.
     shrinkage : float
-        Prior scatter, in shots.
+        Prior scatter, in units of the mean squared distance of the shots from their
+        centre.
     span : ndarray of shape (n_features, rank), default=None
         Orthonormal columns V with ``P = V V'``; None means that P is the identity.
     texts : ndarray of shape (n_classes, n_features), default=None
@@ -129,8 +131,8 @@ def fit_gaussians(count, sums, second_moment, shrinkage, *, span=None, texts=Non
     n = count.sum()
     square, mean = second_moment.trace() / n, sums.sum(axis=0) / n
     variance = square - 2 * mean @ centre + centre @ centre
-    # Embeddings that are all alike have no variance. At least what rounding makes of
-    # their scatter keeps it positive definite.
+    # If all embeddings are equal, the variance is zero. A prior of at least the
+    # rounding error of the scatter makes the matrix positive definite.
     rounding = 10 * len(second_moment) * np.finfo(np.float64).eps * n
     prior = max(shrinkage * variance, rounding)
     outside = prior * _SCATTER_OUTSIDE / max(1.0, count[seen].mean())

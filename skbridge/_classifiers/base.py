@@ -165,7 +165,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
         skip : collection of int, default=()
             Positions of components that need not be computed; None is returned for
             them.
@@ -230,7 +230,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return SeparateBlends(blends)
 
     def search_space(self, n_shots, head):
-        """Declare the settings to search: lists or distributions by parameter name.
+        """List the settings to search: lists or distributions by parameter name.
 
         Parameters
         ----------
@@ -265,7 +265,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def _floats_per_row(self):
-        """Number of floats that scoring one row needs, which limits the blocks."""
+        """Number of floats that scoring one row needs; it determines the block size."""
         return 3 * (self.n_features_in_ + len(self.classes_))
 
     def _scorer(self, n_rows, dtype):
@@ -319,7 +319,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
 
         Returns
         -------
@@ -339,7 +339,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
 
         Returns
         -------
@@ -356,7 +356,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
 
         Returns
         -------
@@ -374,7 +374,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
 
         Returns
         -------

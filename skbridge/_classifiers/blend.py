@@ -33,7 +33,7 @@ def exponential_type(exponent, dtype):
 
 
 def text_divergence(prototypes, text_features):
-    """How badly the text of each class fits its prototype, in bits.
+    """KL divergence of each class's text from its prototype, in bits.
 
     KL of p_kk, where ``p`` is the softmax over classes of the cosine of prototype k
     and each class text, without a temperature.
@@ -139,7 +139,7 @@ class Blend:
 
     @property
     def default_temperature(self) -> float:
-        """Softmax temperature that keeps CLIP's logit scale whatever the weights.
+        """Softmax temperature that preserves CLIP's logit scale for any weights.
 
         A change ``dz`` of z1, and of ``spread dz`` in the others, moves a linear
         blend by ``sum(lambda spread) dz`` and, next to ``z = 1``, an exponential one
@@ -225,8 +225,8 @@ class Blend:
 class BlendStack:
     """Many blends of the same component logits, evaluated together.
 
-    Blends share the terms that they weigh: a component in a linear blend, its
-    exponential under one sharpness and smoothness in an exponential one. All the
+    Blends share terms: a component in a linear blend; in an exponential blend, its
+    exponential under one sharpness and smoothness. All the
     scores are then one product of weights and terms.
 
     Parameters
@@ -308,7 +308,7 @@ class _LinearScorer:
 class _ExponentialScorer:
     """Scores of an exponential blend: ``exp(view . sharpness v_k + offset_k)``, summed.
 
-    Beside a last column of ones the product adds the offsets as well.
+    A last column of ones in the mapped queries adds the offsets in the same product.
     """
 
     def __init__(self, blend, weighed, n_rows, dtype):

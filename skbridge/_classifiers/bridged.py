@@ -164,7 +164,7 @@ class BridgedClassifier(FewShotClassifier):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
 
         Returns
         -------
@@ -293,8 +293,9 @@ class BridgedClassifier(FewShotClassifier):
         """Copy of the classifier without some of its shots.
 
         Equal, up to rounding, to a fit on the other shots, and much faster: the sums
-        of the shots are subtracted. What `fit` found by cross-validation stays (the
-        automatic temperature). Available in closed form only.
+        of the shots are subtracted. Three results of `fit` do not change: the automatic
+        temperature, the threshold of `reject`, and the division of unlabelled images
+        among the classes. Available in closed form only.
 
         Parameters
         ----------

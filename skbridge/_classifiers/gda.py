@@ -36,12 +36,13 @@ from skbridge._validation import (
 _ENERGY_SHARE = 0.97
 # Settings that a search tries.
 _SHRINKAGES = [0.1, 0.3, 1.0]
-# z3 differs between classes by this many times what z1 does; without texts, where
-# one shot is all that there is to know a class by, probabilities are more cautious.
+# Assumed ratio of the spread of z3 over classes to that of z1, by which the default
+# temperature divides. Larger without texts, so that probabilities are more cautious.
 _SPREAD, _SPREAD_WITHOUT_TEXTS = 4.0, 8.0
 # Shots that are left out, one by one, to find the temperature.
 _CALIBRATION_SHOTS = 512
-# Scores of n shots are sharper than those of n - 1 by (n / (n - 1)) to this power.
+# The temperature of n shots is that of n - 1 times (n / (n - 1)) to this power, and to
+# half of it with texts.
 _GROWTH = 0.4
 
 _NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
@@ -88,7 +89,7 @@ def _weighted_quantile(values, weight, share):
 
 
 class BridgedGDAClassifier(BridgedClassifier):
-    """Gaussian discriminant analysis of bridged CLIP embeddings; recommended.
+    """Gaussian discriminant analysis with texts and bridge as priors; recommended.
 
     A query is compared with the class texts (z1) and, in the metric of the scatter
     within classes, with the class means of the shots (z3). The class texts serve as
@@ -169,8 +170,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         `predict` labels images whose `score_samples` is below it as unknown; None
         without `reject`.
     uses_unlabelled_ : bool or None
-        Whether unlabelled images are used, that is, whether held-out shots gain from
-        them. None without unlabelled images.
+        Whether unlabelled images are used: if held-out shots gain from them, or if no
+        shots can be held out. None without unlabelled images.
     blend_ : object
         The blend of z1 and z3; its ``scores`` blend component logits.
     temperature_ : float
@@ -179,13 +180,14 @@ class BridgedGDAClassifier(BridgedClassifier):
     See Also
     --------
     SeMoBridgeClassifier : The paper's classifier.
-    skbridge.baselines.GDAClassifier : The same model without texts as prior.
+    skbridge.baselines.GDAClassifier : Gaussian discriminant analysis without priors
+        from texts and bridge.
 
     Notes
     -----
     This classifier is not in the paper, which compares queries with class means and
-    ignores the scatter of the shots. The more shots there are, the more accuracy that
-    costs.
+    ignores the scatter of the shots. This costs more accuracy the more shots there are.
+    Queries are not bridged, so that scores do not depend on the lengths of embeddings.
 
     Let ``x = unit(f)``, m_k the class means of the shots' x, mu the mean of the m_k,
     and ``S = sum w (x - m_y)' (x - m_y)`` their scatter. The scores of a query q are
@@ -209,8 +211,9 @@ class BridgedGDAClassifier(BridgedClassifier):
     Images without a label are divided among the classes by their probabilities, at four
     times the automatic temperature, and added to the sums of the shots with half the
     weight of a shot, in eight rounds of expectation maximisation. They are used only if
-    they lower the log loss of one half of the shots in fits to the other half. The
-    images themselves are not stored.
+    they lower the log loss of one half of the shots in fits to the other half, or if
+    the shots cannot be halved: without texts, each class needs two. The images
+    themselves are not stored.
 
     A parameter that has no effect under another one is refused if it is set:
     `bridge_rank` with the identity, `lambda_1` without texts, `reject_label` without
@@ -284,7 +287,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         y : array-like of shape (n_samples,)
             Labels; classes may have any numbers of shots, from one. Images whose label
             is missing (None, NaN, ``pd.NA`` or `missing_label`) are learned from if
-            held-out shots gain from them.
+            held-out shots gain from them, or if no shots can be held out.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each shot; weight 2 is the shot given twice, weight 0 the
             shot left out.
@@ -319,10 +322,10 @@ class BridgedGDAClassifier(BridgedClassifier):
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Add shots, of known classes or new ones, and unlabelled images.
 
-        Equal to `fit` on all shots, but for the temperature: it is found from the new
-        shots, and earlier ones count by their number for what it was. Unlabelled images
-        are divided among the classes as they are now. The kind of bridge that
-        ``bridge="auto"`` chose in the first call stays.
+        Equal to `fit` on all shots, except for the temperature: it is estimated from
+        the new shots, with the previous temperature as a prior whose weight is the
+        number of earlier shots. Unlabelled images are divided among the current
+        classes. The kind of bridge that ``bridge="auto"`` chose in the first call stays.
 
         Parameters
         ----------
@@ -453,7 +456,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
 
         Returns
         -------
@@ -477,14 +480,15 @@ class BridgedGDAClassifier(BridgedClassifier):
 
     @consistent
     def score_samples(self, X):
-        """Log density of each row, up to a constant, under its nearest class.
+        """Largest score of each row, times `temperature_`.
 
-        Low for images of no known class.
+        Low for images of no known class. It is not a log density: the cosine with the
+        class text is part of the score.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
 
         Returns
         -------
@@ -629,8 +633,8 @@ class BridgedGDAClassifier(BridgedClassifier):
     def _calibrate(self, shots, seen=0.0):
         """Find temperature and threshold from the shots, each left out.
 
-        `seen` is the weight of earlier shots, by which the temperature that they led
-        to counts. The temperature is found even if the parameter gives another one:
+        `seen` is the weight of earlier shots, with which the previous temperature
+        counts. The temperature is found even if the parameter gives another one:
         unlabelled images are divided among the classes by it.
         """
         left_out = self._left_out(shots.distinct())
@@ -652,7 +656,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         self._temperature_ratio *= growth * found / default
 
     def _left_out(self, shots):
-        """Scores of shots that fits to the others give; None if no class has two."""
+        """Score each shot by a fit without it; None if no class has two shots."""
         others = self.class_count_[shots.codes] - shots.weight
         rows = np.flatnonzero(others > 1e-9 * shots.weight)
         if not len(rows):
@@ -714,7 +718,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
         skip : collection of int, default=()
             Positions of components that need not be computed (0 for z1); None is
             returned for them.
@@ -731,7 +735,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         return super().component_logits(X, skip=skip)
 
     def search_space(self, n_shots, head):
-        """Declare the settings to search: the weight of z3, and the shrinkage.
+        """List the settings to search: the weight of z3, and the shrinkage.
 
         Parameters
         ----------
@@ -747,7 +751,7 @@ class BridgedGDAClassifier(BridgedClassifier):
         return super().search_space(n_shots, head) | {"shrinkage": _SHRINKAGES}
 
     def search_prior(self, n_shots, head):
-        """Declare the setting that suits a number of shots, without a search.
+        """Give the setting that suits a number of shots, without a search.
 
         Parameters
         ----------

@@ -102,8 +102,9 @@ def _warn_of_possible_encoding(X, codes, texts, labels):
             f"shots of the labels {shown(unlike.tolist())} are nearest to the text of "
             "another label. If scikit-learn encoded the labels (meta-estimators and "
             "cross_val_predict number them in sorted order), the texts are those of "
-            f"other labels. Give texts for these {m} labels alone, named 0 to {m - 1} "
-            "in sorted order; the same silences this warning where nothing is wrong.",
+            f"other labels. Give texts for exactly these {m} labels, named 0 to "
+            f"{m - 1} in sorted order; this also silences the warning if nothing is "
+            "wrong.",
             stacklevel=5,
         )
 
@@ -141,11 +142,10 @@ def warn_at_chance(X, codes, text_features, model):
         source = "the text head" if model is None else f"the text head of {model}"
         warn(
             f"Zero-shot, {source} classifies {hits} of the {n_shots} shots of "
-            f"{n_classes} classes correctly, no better than chance. Either the images "
-            "were embedded by another CLIP model, and cannot be compared with these "
-            "texts even where the widths agree: use the same model for both. Or the "
-            "texts are not those of the labels, because labels were encoded in "
-            "another order, or are codes and no names: name them with "
+            f"{n_classes} classes correctly, no better than chance. Possible causes: "
+            "(1) The images were embedded by another CLIP model; use the same model "
+            "for images and texts. (2) The texts are not those of the labels, which "
+            "are codes or in another order; name them with "
             "CLIPTexts(class_names={label: name, ...}).",
             stacklevel=4,
         )

@@ -51,7 +51,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
     A query is compared with the class texts (z1), after bridging with the few-shot
     prototypes (z2), and without bridging with the bridged prototypes (z3). The scores
     are a blend of the three. This is the method of the paper [1]_;
-    :class:`BridgedGDAClassifier` is more accurate from a few shots per class on.
+    :class:`BridgedGDAClassifier` is more accurate on average over ten data sets.
 
     Parameters
     ----------
@@ -128,8 +128,8 @@ class SeMoBridgeClassifier(BridgedClassifier):
         the loss by no more than this share of it. None means 0 for ``"adamw"``, which
         takes all steps as in the recipe, and 1e-5 for ``"fast"``.
     device : str, default="auto"
-        Where to train, and to encode the texts of a model: ``"auto"``, ``"cpu"``,
-        ``"cuda"``, ``"mps"``, ... Predictions always run on the CPU, in NumPy.
+        Device for training and for encoding texts: ``"auto"``, ``"cpu"``, ``"cuda"``,
+        ``"mps"``, ... Predictions always run on the CPU, in NumPy.
 
     Attributes
     ----------
@@ -160,7 +160,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
     n_iter_ : int
         Number of training steps, or of evaluations of the loss by L-BFGS; 1 in closed
         form, and if early stopping chooses no step.
-    loss_curve_ : ndarray of shape (`n_iter_`,)
+    loss_curve_ : ndarray of shape (n_steps,)
         Training loss before each step; empty in closed form, and if early stopping
         chooses no step.
     loss_terms_ : dict of str to ndarray
@@ -180,14 +180,19 @@ class SeMoBridgeClassifier(BridgedClassifier):
     the class texts' EOS tokens, an embedding f is bridged to
     ``f^ = L u / ||u|| W + c`` with ``u = (f - c) W+``. Class k has the text T_k,
     the prototype F'_k (unit mean of its f) and the bridged prototype F^_k (unit
-    mean of its f^). The logits of a query q are the cosines ``z1 = q . T_k``,
-    ``z2 = q^ . F'_k`` and ``z3 = q . F^_k``. The scores are ``lambda_1 z1 +
+    mean of its f^). The logits of a query q are the cosines ``z1 = unit(q) . T_k``,
+    ``z2 = unit(q^) . F'_k`` and ``z3 = unit(q) . F^_k``. The scores are ``lambda_1 z1 +
     lambda_2 z2 + lambda_3 z3`` (linear), or ``lambda_1 exp(-alpha (1 - z1)) +
     w_k [lambda_2 exp(-beta (1 - z2)) + lambda_3 exp(-gamma (1 - z3))]``
-    (exponential). There ``w_k = exp(smoothness KL_k)``, where KL_k is the larger, the
-    worse the text of class k fits its prototype. The official code swaps the indices of
-    the last two terms: its (lambda2, lambda3, beta, gamma) are (lambda_3, lambda_2,
-    gamma, beta) here. Without texts, z1 is left out.
+    (exponential). There ``w_k = exp(smoothness KL_k)`` with ``KL_k = -log2 p_k``, where
+    p_k, to which 1e-6 is added, is the probability of class k in the softmax of the
+    cosines of F'_k and all class texts: the worse the text fits the prototype, the
+    larger is KL_k. The official code swaps the indices of the last two terms: its
+    (lambda2, lambda3, beta, gamma) are (lambda_3, lambda_2, gamma, beta) here. Without
+    texts, z1 is left out.
+
+    If W has a bias, bridging depends on the lengths of the embeddings, which therefore
+    must not be normalised. Otherwise the scores do not depend on them.
 
     The defaults were the most accurate settings without tuning on held-out shots of
     real features. Other settings:
@@ -543,7 +548,7 @@ class SeMoBridgeClassifier(BridgedClassifier):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Image embeddings; their lengths do not matter.
+            Image embeddings, not normalised.
         skip : collection of int, default=()
             Positions of components that need not be computed (0 for z1); None is
             returned for them.

@@ -18,10 +18,10 @@ from skbridge._rows import batches, softmax, unit, within_range
 # The next call may overwrite them.
 Scores = Callable[[np.ndarray], np.ndarray]
 
-# What an unlabelled image counts as, in shots.
+# Weight of an unlabelled image, in shots.
 WEIGHT = 0.5
-# Classes are assigned at this many times the softmax temperature. Probabilities as
-# soft as they are calibrated draw all class means together, round by round.
+# Classes are assigned at this many times the softmax temperature. At the
+# calibrated temperature itself, the class means approach each other in every round.
 _SHARPNESS = 4.0
 _ROUNDS = 8
 # Rows that are scored at once.
@@ -40,7 +40,7 @@ class Pool:
     rows : ndarray of shape (n_unlabelled,)
         Rows of X that are unlabelled images.
     weight : ndarray of shape (n_unlabelled,)
-        What each of them counts as, in shots.
+        Weight of each of them, in shots.
     """
 
     X: np.ndarray
@@ -144,8 +144,8 @@ def unlabelled_help(
     Returns
     -------
     bool
-        True where there is nothing to judge by: no texts, and a class of fewer than
-        two shots; or fewer than two shots in all.
+        True if no shots can be held out: without texts, if a class has fewer than two
+        shots; with texts, if there are fewer than two shots in all.
     """
     fewest = np.bincount(shots.codes, minlength=n_classes).min()
     if len(shots.X) < 2 or (fewest < 2 and not has_texts):
@@ -171,10 +171,10 @@ def _score_blocks(scores, X):
 
 
 def _halves(codes):
-    """0 or 1 for each shot, in turn within its class; single shots in turn as well."""
+    """Halve the shots of each class, and the classes of one shot: 0 or 1 per shot."""
     order = np.argsort(codes, kind="stable")
     half = np.empty(len(codes), dtype=int)
-    # In sorted order the turn passes on from class to class.
+    # In sorted order, 0 and 1 alternate across the borders of classes.
     half[order] = np.arange(len(codes)) % 2
     return half
 

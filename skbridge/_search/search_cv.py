@@ -89,7 +89,8 @@ class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     ----------
     best_estimator_ : few-shot classifier
         Fitted on all shots. Its `temperature` is `temperature_`, unless the estimator
-        has a temperature of its own or the space names it.
+        sets another one or the space names it. :class:`BridgedGDAClassifier` estimates
+        its own, and `temperature_` is only reported.
     best_params_ : dict
         The best setting.
     best_score_ : float

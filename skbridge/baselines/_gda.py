@@ -77,7 +77,8 @@ class GDAClassifier(RivalClassifier):
 
     See Also
     --------
-    skbridge.BridgedGDAClassifier : The same model after the bridge.
+    skbridge.BridgedGDAClassifier : With class texts as prior of the means and the
+        bridge as prior of the scatter.
     sklearn.discriminant_analysis.LinearDiscriminantAnalysis : The same model
         with other estimates of the covariance, and no texts.
 

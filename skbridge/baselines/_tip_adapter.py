@@ -55,7 +55,7 @@ class TipAdapterClassifier(CacheClassifier):
         Sample weight of each key.
     n_iter_ : int
         Number of training steps; 1 without training.
-    loss_curve_ : ndarray of shape (`n_iter_`,)
+    loss_curve_ : ndarray of shape (n_steps,)
         Loss of each training step; empty without training.
 
     See Also

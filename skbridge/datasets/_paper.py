@@ -74,7 +74,7 @@ def load_few_shot_dataset(
             Class of each image, an index into `class_names`.
         class_names : list of str
             A name in words for each class, for ``class_names`` of
-            :class:`~skbridge.SeMoBridgeClassifier`. `target_names` is the same.
+            :class:`~skbridge.CLIPTexts`. `target_names` is the same.
         templates : str
             Name of the data set's prompt template, for ``templates``.
         split_source : {"coop", "official", "hash"}
