@@ -375,8 +375,8 @@ class SemanticBridge(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     The pseudo-inverse W+ of CLIP's text projection maps an image embedding f to the
     text token ``e^ = L u / ||u||`` with ``u = (f - c) W+``, and the projection maps
-    this to the joint embedding ``f^ = e^ W + c``, which compares with images as a text
-    does.
+    this to the joint embedding ``f^ = e^ W + c``, which can be compared with images
+    like a text embedding.
 
     Parameters
     ----------

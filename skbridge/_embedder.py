@@ -26,7 +26,7 @@ from skbridge._clip.load import load_clip, resolve_model
 from skbridge._images.accept import check_images, describe_image
 from skbridge._images.batches import Unreadable, read_in_batches
 
-# How many unreadable images a warning lists; valid_images finds the others.
+# Number of unreadable images that a warning lists; valid_images finds the others.
 _MAX_LISTED = 20
 
 
@@ -52,7 +52,7 @@ def _not_finite(label, rows):
 def _unreadable(row, result):
     """Error for an image that cannot be read."""
     if result.is_wrong_type:
-        return TypeError(f"X[{row}] is no image {result}.")
+        return TypeError(f"X[{row}] is not an image {result}.")
     return ValueError(
         f"Cannot read X[{row}] {result}. Filter X and y with valid_images(X) first, or "
         "set on_error='nan'."
@@ -151,7 +151,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
 
     The transformer is stateless. `fit` only checks its input, and `transform` works
     without it, as for :class:`~sklearn.feature_extraction.text.HashingVectorizer`.
-    Weights are loaded at the first use, shared by all estimators of the process, and
+    Weights are loaded on first use, shared by all estimators of the process, and
     never pickled.
 
     Parameters
@@ -369,7 +369,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         ------
         ValueError
             If a parameter is out of range, the model is unknown, or X is a lone image
-            or no sequence.
+            or not a sequence.
         """
         check_images(X)
         with open_cache(self.cache_dir) as cache:
@@ -398,8 +398,8 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is a lone image or no sequence, if `out` is of another shape or type,
-            or, under `on_error="raise"`, if an image cannot be read.
+            If X is a lone image or not a sequence, if `out` is of another shape or
+            type, or, under `on_error="raise"`, if an image cannot be read.
         TypeError
             If an item is of a type that no image has, such as a pair of an image and
             its label.

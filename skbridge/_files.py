@@ -1,4 +1,4 @@
-"""Files: what tells that one has changed, and how one is written."""
+"""Detection of changed files, and atomic writes."""
 
 import os
 import secrets
@@ -13,12 +13,12 @@ _COARSEST_CLOCK = 2 * 10**9
 
 
 class FileStamp(NamedTuple):
-    """What the file system tells of a regular file without reading it.
+    """Metadata of a regular file.
 
     Attributes
     ----------
     device, inode : int
-        Which file it is, whatever its path.
+        Identify the file independently of its path.
     size : int
         In bytes.
     modified, changed : int

@@ -294,8 +294,8 @@ def check_shots(estimator, X, y, sample_weight, *, reset=True):
     if not reset:
         check_kind_of_labels(y, estimator.classes_, "classes_")
     if not _is_label_array(y):
-        # Of objects scikit-learn looks at the first only. Of numbers that mostly occur
-        # once, as the labels of single shots do, it warns: each is given twice.
+        # scikit-learn checks only the first of an array of objects, and warns if most
+        # float labels occur once, as with single shots; so each is passed twice.
         is_float = y.dtype.kind == "f"
         check_classification_targets(np.repeat(np.unique(y), 2) if is_float else y[:1])
     if sample_weight is not None and not np.asarray(sample_weight).any():

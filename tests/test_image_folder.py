@@ -170,10 +170,10 @@ def test_file_that_a_table_names_and_that_is_not_there_is_listed(folder):
         ("labels.csv", "file_name,label\n/a.png,b\n", "relative to that folder"),
         ("labels.csv", "file_name,label\nb.png,b\n", "names none of the 1 images"),
         ("labels.csv", b"file_name,label\na.png,\xff\n", "Cannot read"),
-        ("metadata.jsonl", "[1]\n", "line 1 is no JSON object"),
+        ("metadata.jsonl", "[1]\n", "line 1 is not a JSON object"),
         ("metadata.jsonl", "{\n", "Cannot read"),
         ("metadata.jsonl", '{"file_name": "a.png"}', "column 'label'"),
-        ("metadata.jsonl", '{"file_name": 1, "label": "a"}', "is no string"),
+        ("metadata.jsonl", '{"file_name": 1, "label": "a"}', "is not a string"),
         ("metadata.jsonl", '{"file_name": "a.png", "label": [1]}', "an integer"),
         (
             "metadata.jsonl",

@@ -90,7 +90,9 @@ def test_pairs_are_an_error_of_the_call_that_says_the_way_out(path):
         embedder(on_error="raise").transform,
         embedder().valid_images,
     ):
-        with pytest.raises(TypeError, match=r"X\[0\] is no image .* X = \[image for"):
+        with pytest.raises(
+            TypeError, match=r"X\[0\] is not an image .* X = \[image for"
+        ):
             call(pairs)
 
 

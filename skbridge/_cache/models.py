@@ -1,4 +1,4 @@
-"""Facts of models: what looking up their embeddings needs, without loading them."""
+"""Metadata of models, to look up cached embeddings without loading the model."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Which images are still to be embedded, and under which keys they are stored."""
+"""Plan of the images that are still to be embedded, and of their keys."""
 
 import io
 import os
@@ -73,7 +73,7 @@ class ImagePlan:
             return image
         source = _source(image)
         if callable(source):
-            # What an unopened file holds is read once, for digest and embedding alike.
+            # An unopened file is read once, for both digest and embedding.
             content = _content(source)
             self._digests[position] = None if content is None else image_digest(content)
             return image if content is None else content
@@ -179,7 +179,7 @@ def _content(source):
 
 
 def _source(image):
-    """Form of an image that is decoded; None where it is no image."""
+    """Form of an image that is decoded; None if it is not an image."""
     try:
         return source_of(image)
     except (TypeError, ValueError):

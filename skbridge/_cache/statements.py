@@ -107,7 +107,7 @@ def mark(connection, unmarked):
 
 
 def insert(connection, space, vectors, files):
-    """Insert vectors and files; return whether others had to leave."""
+    """Insert vectors and files; return whether entries were evicted."""
     connection.execute(
         "INSERT OR IGNORE INTO spaces (name, label) VALUES (?, ?)", space
     )
@@ -240,7 +240,7 @@ def packed(stamp):
 
 
 def checksum(*parts):
-    """Checksum of the columns of a row; NaN, which equals none, if one is no blob."""
+    """Checksum of the columns of a row; NaN, equal to none, if one is not a blob."""
     value = 0
     for part in parts:
         if not isinstance(part, bytes):

@@ -15,7 +15,7 @@ SMALLEST_LIMIT = 10**6
 class Store(Protocol):
     """Vectors by space and content, and small facts, that outlive the process.
 
-    A store never stops the work that it is there to spare. What is damaged is missing;
+    Errors of a store never stop the caller. Damaged entries count as missing;
     a store that cannot be read or written warns once per process and from then on has
     nothing and stores nothing. Each method is one transaction: a process that is killed
     leaves whole entries only. Threads and processes may share the files, but each

@@ -12,13 +12,13 @@ from skbridge._version import __version__
 _EXAMPLES = """\
 examples:
   skbridge fit photos/ -o model.skb          learn from one folder per class
-  skbridge predict model.skb new/            name the class of new photographs
-  skbridge report model.skb new/ -o new.html look at them in a browser
+  skbridge predict model.skb new/            classify new photographs
+  skbridge report model.skb new/ -o new.html check predictions in a browser
   skbridge label-next model.skb pool/ -n 20  find those most worth a label
   skbridge embed photos/ -o embeddings/      embed millions, in many processes
-  skbridge COMMAND --help                    more of each
+  skbridge COMMAND --help                    options of a command
 """
-# What the shell reports for a process that Ctrl-C ended.
+# Exit status after Ctrl-C.
 _INTERRUPTED = 130
 # torch raises RuntimeError where a device has too little memory.
 _EXPECTED = (ValueError, LookupError, OSError, ImportError, MemoryError, RuntimeError)

@@ -1,4 +1,4 @@
-"""What commands print: tables, CSV and JSON."""
+"""Output of commands: tables, CSV and JSON."""
 
 import csv
 import json

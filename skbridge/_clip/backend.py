@@ -1,4 +1,4 @@
-"""What a CLIP model is to the rest of the library."""
+"""Interface of a CLIP model to the rest of the library."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -67,11 +67,11 @@ class Backend(ABC):
     logit_scale : float
         Factor on cosine similarities, already exponentiated.
     mean, std : torch.Tensor of shape (3,)
-        Of the normalisation of pixels in [0, 1], on the device.
+        Normalisation of pixels in [0, 1], on the device.
     sources : list of str
         Files and folders that decide which weights are read.
     stamps : list or None
-        What `file_stamps` said of them before they were read; None if they were
+        Result of `file_stamps` for them before they were read; None if they were
         written so shortly before that it need not tell a later change.
     """
 

@@ -39,7 +39,7 @@ def is_openai_archive(label, path):
     raise ValueError(
         f"The weights of {label} could not be loaded: expected a file of "
         f"tensors, got a TorchScript archive (SHA-256 {digest}), which may hold code "
-        f"and is none of those that OpenAI published. {_CONVERT}"
+        f"and is not one that OpenAI published. {_CONVERT}"
     )
 
 

@@ -32,7 +32,7 @@ def own_weights(backend, name, basename, pretrained, folder=None):
     name, basename : str
         Canonical name, and the part of it that people read.
     pretrained : str, path-like or None
-        What the user gave, which must leave the weights to the model.
+        Value that the user gave, which must leave the weights to the model.
     folder : str, default=None
 
     Returns
@@ -58,7 +58,7 @@ def named_folder(model):
     Returns
     -------
     Path or None
-        Absolute; None where the name is no folder.
+        Absolute; None if the name is not a folder.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def one_line(error):
 def _unavailable(label, reason, kind=OSError):
     return kind(
         f"The files of {label} are not all on this machine, and {reason}. "
-        "Either download them where there is a network and copy the cache folder "
-        "(HF_HOME) or a model folder here (model='local-dir:PATH'), or use the "
-        f"bundled model={BUNDLED!r}."
+        "Download them on a machine with a network, copy the cache folder here, and "
+        "set HF_HOME; or copy a model folder, and pass model='local-dir:PATH'. "
+        f"Without a download, use the bundled model={BUNDLED!r}."
     )

@@ -16,7 +16,7 @@ from skbridge._files import file_stamps
 _BACKENDS = (OpenCLIP, Transformers)
 
 # Two steps of a pipeline share one model; a search over a few models keeps them
-# all. What falls out of the cache lives on while somebody still holds it.
+# all. A model removed from this cache stays in memory as long as it is referenced.
 _MAX_LOADED = 4
 _LOADED = OrderedDict()
 _LOCK = threading.RLock()
@@ -99,8 +99,8 @@ def load_clip(model="ViT-B-16", pretrained="auto", *, device="cpu"):
     ValueError
         For an unknown model or tag, or weights that do not fit the model.
     OSError
-        When the weights are neither on this machine nor to be had, or a folder
-        is incomplete.
+        When the weights are neither on this machine nor available, or a folder is
+        incomplete.
     ImportError
         When the model needs ``transformers``, which is not installed.
     """

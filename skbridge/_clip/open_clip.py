@@ -161,7 +161,7 @@ class OpenCLIP(Backend):
         # replace: the caller's random stream must not notice.
         quiet = _without_log("No pretrained weights loaded")  # They come afterwards.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet:
-            # That TorchScript is on its way out helps nobody whose weights are in it.
+            # Users of TorchScript weights cannot act on its deprecation.
             warnings.filterwarnings("ignore", r".*(TorchScript|torch\.jit)")
             try:
                 model, _, preprocess = open_clip.create_model_and_transforms(

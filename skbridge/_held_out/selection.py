@@ -14,7 +14,8 @@ def within_one_standard_error(losses, weight, distance):
         Loss of each shot under each setting; a row of NaN is left out.
     weight : ndarray of shape (n_samples,)
     distance : ndarray of shape (n_settings,)
-        Distance of each setting from the one that needs no evidence.
+        Distance of each setting from the prior setting, which is chosen unless another
+        is clearly better.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from skbridge._rows import batches
 BLOCK_SCORES = 2**18
 # exp() of scores as large as this, or as small, still adds up in float32.
 _SAFE_EXPONENT = 70.0
-# What the default temperature weighs against held-out shots.
+# Weight of the default temperature, in held-out shots.
 PRIOR_SHOTS = 5.0
 # Enough rows to find a temperature by which to compare settings.
 _SAMPLE_ROWS = 256
@@ -110,7 +110,7 @@ def _times(t, stack):
 
 
 def best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE):
-    """Softmax temperatures of least log loss over the default ones, by Newton's method.
+    """Ratio of the best softmax temperatures to the default ones, by Newton's method.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def best_ratios(blocks, defaults, start, prior, *, tolerance=_NEWTON_TOLERANCE):
     defaults, start : ndarray of shape (n_settings,)
         Default temperatures, and the ratios to start at.
     prior : float
-        What the default weighs, in shots.
+        Weight of the default, in shots.
     tolerance : float
         Size of the last step, in the logarithm of the temperature.
 

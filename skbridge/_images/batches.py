@@ -22,19 +22,19 @@ _TURN = 256
 # More threads wait for the interpreter lock, and keep it from the thread that feeds the
 # GPU: with 16 in place of 8, ViT-B/16 embeds 667 in place of 1,061 images per second.
 _MAX_DECODERS = 8
-# Of a foreign error, whose message may quote what it was given.
+# Characters of a foreign error's message, which may quote its input.
 _LONGEST_REASON = 400
 
 
 class Unreadable(NamedTuple):
-    """What stands in the place of an image that could not be read.
+    """Result for an image that could not be read.
 
     Attributes
     ----------
     description : str
-        Which image it is, as `describe_image` gives it.
+        The image, as `describe_image` names it.
     error : Exception
-        What kept it from being read.
+        The cause.
     """
 
     description: str
@@ -42,7 +42,7 @@ class Unreadable(NamedTuple):
 
     @property
     def is_wrong_type(self):
-        """Whether it is no image at all, which is an error of the call."""
+        """Whether it is not an image at all, which is an error of the call."""
         return isinstance(self.error, NotAnImageError)
 
     @property

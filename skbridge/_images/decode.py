@@ -1,4 +1,4 @@
-"""Whatever users call an image, decoded to upright 8-bit RGB."""
+"""Decoding of images of any form to upright 8-bit RGB."""
 
 import threading
 from functools import partial
@@ -10,7 +10,7 @@ from skbridge._images.accept import source_of
 from skbridge._images.formats import open_image
 from skbridge._images.limits import BUDGET, convert_in_bands, limit_decoding
 
-# What undoes each EXIF orientation; 1, and anything unknown, is upright already.
+# Operation that undoes each EXIF orientation; 1, and anything unknown, is upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -169,7 +169,7 @@ def _upright_turn(image):
         if orientation in _QUARTER_TURNS and _is_turned(image, exif):
             return None
         return _UPRIGHT.get(orientation)
-    except Exception:  # Damaged notes on a picture raise anything, and are no damage.
+    except Exception:  # Damaged metadata; the pixels may be usable.
         return None
 
 

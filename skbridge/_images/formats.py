@@ -80,7 +80,7 @@ def open_image(file):
     Raises
     ------
     OSError
-        If it is no regular file, cannot be read, or is of no format that is read.
+        If it is not a regular file, cannot be read, or is of no format that is read.
     """
     if isinstance(file, str | os.PathLike):
         kind = stat.S_IFMT(_status(file).st_mode)

@@ -1,4 +1,4 @@
-"""How much memory one image may take, whatever its file says."""
+"""Limit of the memory that decoding one image takes."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from PIL import Image
 # Bytes that decoding may take at its peak, besides the file, unless the caller says
 # another number; the next two are in proportion to it.
 BUDGET = 400 * 10**6
-# Of these, for the pixels as PIL decodes them; the rest is for turning them to RGB.
+# Part of it for the pixels as PIL decodes them; the rest is for conversion to RGB.
 _MOST_DECODED = 352 * 10**6
 _MOST_CONVERTED = 380 * 10**6
 # Some formats are read into memory as a whole.
@@ -20,7 +20,7 @@ _MOST_SCANS = 100
 _BAND = 2**19
 # PIL has four bytes per pixel for all other modes.
 _SMALL_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-# What decoders take per pixel besides, as measured; WebP's makes all frames alike.
+# Further bytes per pixel in decoders, as measured; WebP's makes all frames alike.
 _DECODERS = {"WEBP": 12, "JPEG2000": 12, "AVIF": 2}
 _LONGEST_RATIO = 8
 _LARGE = 20 * 10**6

@@ -111,11 +111,10 @@ def explain_fallback(n_images, folds, best_params):
     single = int(np.count_nonzero(n_images == 1))
     if not folds:
         message = (
-            "No shot could be held out, since every class has a single one (or "
-            "views of a single image), so no setting was scored. Instead, "
-            f"{brief(best_params)} was chosen, the setting nearest to the "
-            "one that suits one shot per class, with the default temperature. For "
-            "a search, some classes need two shots."
+            "No shot could be held out: every class has a single shot (or views of a "
+            f"single image). {brief(best_params)}, the setting nearest to the one that "
+            "suits one shot per class, was chosen without a score, with the default "
+            "temperature. Give some classes two shots to search."
         )
         warnings.warn(message, UserWarning, stacklevel=5)
         return message

@@ -52,7 +52,7 @@ def _refitted_has(name):
 class FewShotSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Choose the parameters of a few-shot classifier from its shots alone.
 
-    This is to a few-shot classifier what RidgeCV is to Ridge. The settings are
+    It is the counterpart of RidgeCV for few-shot classifiers. The settings are
     cross-validated on the shots, with one fit for all settings that differ only in
     blend parameters. The best setting is fitted on all shots. If its `temperature` is
     None, it gets the softmax temperature of least log loss on held-out shots.

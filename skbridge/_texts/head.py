@@ -55,7 +55,7 @@ class TextHead:
     projection_bias : ndarray of shape (n_features,) or None
         Its bias c; None means zero.
     text_bank : ndarray of shape (n_texts, n_features) or None
-        Features of further texts, which span the text subspace.
+        Embeddings of further texts, from which the text subspace is computed.
     logit_scale : float
         CLIP's factor of cosine similarities in its softmax.
     model : str or None

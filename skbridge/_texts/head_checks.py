@@ -74,7 +74,7 @@ def check_content(classes, prompts, model, arrays):
     Parameters
     ----------
     classes, prompts, model : object
-        Whatever JSON makes of a file.
+        Content of a file, parsed as JSON.
     arrays : dict of str to ndarray
 
     Returns

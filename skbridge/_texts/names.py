@@ -139,10 +139,10 @@ def refuse_one_of_many(labels: list, n_names: int, argument: str):
     if labels == [0, 1] and n_names > 2:
         raise ValueError(
             f"y has the labels 0 and 1 only, but {argument} names {n_names} classes. "
-            "One-vs-rest and one-vs-one (OneVsRestClassifier, OneVsOneClassifier) "
-            "cannot work with texts, since they replace the labels by 0 and 1: use "
-            "the classifier itself, which is multiclass, or texts=None. For a problem "
-            f"of two classes, give {argument} of these two only."
+            f"For a problem of two classes, give {argument} of these two only. In "
+            "place of OneVsRestClassifier or OneVsOneClassifier, which replace the "
+            "labels by 0 and 1, use the classifier itself, which is multiclass, or "
+            "texts=None."
         )
 
 

@@ -124,7 +124,7 @@ def affinities(nearest, rows, n_neighbors):
     nearest : NearestNeighbors
         Fitted to the unlabelled images, unit rows.
     rows : ndarray of shape (n_rows, n_features) or None
-        None means the unlabelled images, which are no neighbours of themselves.
+        None means the unlabelled images, which are not neighbours of themselves.
     n_neighbors : int
         The number k of neighbours.
 

@@ -50,7 +50,7 @@ def load_image_folder(path, *, as_frame=False, return_X_y=False, check="header")
     return_X_y : bool, default=False
         Return ``(paths, target)`` instead of a Bunch.
     check : {"header", "pixels"}, default="header"
-        What is read of each file. "header" finds files that are no images, and is
+        Part of each file that is read. "header" finds files that are not images, and is
         quick; "pixels" decodes each image, and finds those that are cut off too.
 
     Returns

@@ -46,7 +46,7 @@ def read_labels(file):
     Raises
     ------
     ValueError
-        If it is no such table, or gives one image two labels.
+        If it is not such a table, or gives one image two labels.
     """
     try:
         rows = _read_json(file) if file.suffix == ".jsonl" else _read_csv(file)
@@ -90,10 +90,10 @@ def _read_json(file):
             continue
         row = json.loads(line)
         if not isinstance(row, dict):
-            raise ValueError(f"line {number} is no JSON object")
+            raise ValueError(f"line {number} is not a JSON object")
         path, label = _columns(row)
         if not isinstance(row[path], str):
-            raise ValueError(f"line {number}: {path!r} is no string")
+            raise ValueError(f"line {number}: {path!r} is not a string")
         if not isinstance(row[label], str | int | None):
             raise ValueError(
                 f"line {number}: {label!r} must be a string, an integer or null, got "
@@ -126,7 +126,7 @@ def _normal(path):
     is_outside = PurePosixPath(normal).is_absolute() or normal.split("/")[0] == ".."
     if is_outside or not path:
         raise ValueError(
-            f"{brief(path)} is no path below the folder of the table; write it "
+            f"{brief(path)} is not a path below the folder of the table; write it "
             "relative to that folder"
         )
     return normal

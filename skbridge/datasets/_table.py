@@ -9,7 +9,7 @@ from skbridge.datasets._imagenet import COOP, read_imagenet, read_imagenet_test
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where a data set lies, and how to read it.
+    """Location and reader of a data set.
 
     Attributes
     ----------

@@ -50,7 +50,7 @@ def list_images(path, *, check="header"):
     path : str or path-like
         A folder, or one image file. ``~`` is the home folder.
     check : {"header", "pixels"}, default="header"
-        What is read of each file. "header" finds files that are no images, and is
+        Part of each file that is read. "header" finds files that are not images, and is
         quick; "pixels" decodes each image, and finds those that are cut off too.
 
     Returns

@@ -180,7 +180,7 @@ def make_axes(display, ax, n_panels, panel_size=None, **subplots_kw):
 
 
 def label_classes(many_axes, names, sides="x"):
-    """Label the ticks 0, 1, ... of axes by the names of classes, if these fit.
+    """Label the class axis with class names if they fit, otherwise with positions.
 
     Otherwise the ticks are positions of classes.
 

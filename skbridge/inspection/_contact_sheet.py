@@ -103,7 +103,7 @@ class ContactSheetDisplay:
             Fitted, with `predict_proba`; such as a bridged classifier, a
             FewShotSearchCV or a Pipeline.
         X : array-like of length n_samples
-            What the estimator takes: embeddings or, for a pipeline from images, images.
+            Input of the estimator: embeddings or, for a pipeline from images, images.
         images : sequence of images of length n_samples, default=None
             The images of the rows of X; None means that X is the images.
         plot : bool, default=True

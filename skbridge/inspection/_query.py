@@ -24,8 +24,8 @@ _TERMS = (
     ("z2", "z2, bridged query to prototype", ORANGE),
     ("z3", "z3, query to bridged prototype", GREEN),
 )
-# Unit prototypes at a larger distance are of different shots. The distance between
-# embeddings of one image in different batches is smaller.
+# Unit prototypes at a larger distance come from different shots; batches change
+# embeddings by less.
 _SAME_PROTOTYPE = 1e-2
 _PROMPTS_SHOWN = 2
 

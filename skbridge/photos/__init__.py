@@ -1,6 +1,6 @@
-"""From folders of photographs to answers that a person has looked at.
+"""Classification of folders of photographs, with reviewed predictions.
 
-What the command line does, as functions: ``skbridge fit`` is `fit_photos`, ``skbridge
+The functions of the command line: ``skbridge fit`` is `fit_photos`, ``skbridge
 predict`` is `PhotoModel.predict`, ``skbridge report`` is `write_report`.
 
 ==============  ===================================================================

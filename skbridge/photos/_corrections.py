@@ -26,7 +26,7 @@ def read_corrections(path):
     Raises
     ------
     ValueError
-        If the file is no such table.
+        If the file is not such a table.
     """
     path = Path(path).expanduser()
     corrections = {}

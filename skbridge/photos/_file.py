@@ -74,7 +74,7 @@ def read_model(path):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, is no model, or a newer version of the library wrote it.
+        If it is damaged, is not a model, or a newer version of the library wrote it.
     """
     path = Path(path)
     if not path.is_file():

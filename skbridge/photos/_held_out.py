@@ -1,4 +1,4 @@
-"""What the shots tell of a classifier: each is scored by a fit without it."""
+"""Held-out scores of the shots: each is scored by a fit without it."""
 
 from dataclasses import asdict, dataclass
 from math import sqrt

@@ -51,7 +51,7 @@ class PhotoModel:
     fingerprint : str
         Hash of the weights and the architecture of the CLIP model.
     held_out : HeldOut
-        Accuracy and calibration on shots that were left out, one fold after another.
+        Cross-validated accuracy and calibration.
     unreadable : dict of str to str
         Photographs that could not be read when it was fitted, and why. Not saved.
 

@@ -61,7 +61,7 @@ def write_report(model, paths, output, *, labels=None, n_next=20):
         them the page shows the accuracy on these, and their confusions in place of
         those of training photographs.
     n_next : int, default=20
-        How many photographs are marked to be labelled next.
+        Number of photographs that are marked to be labelled next.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def write_report(model, paths, output, *, labels=None, n_next=20):
     Raises
     ------
     ValueError
-        If no photograph can be read, or a label is none of the model's classes.
+        If no photograph can be read, or a label is not one of the model's classes.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def _check_labels(labels, classes):
 
 
 class _Page:
-    """What the page shows, as content for JSON.
+    """Content of the page, for JSON.
 
     The new photographs are its first items, followed by the shots that it needs.
     """

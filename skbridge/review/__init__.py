@@ -1,7 +1,7 @@
-"""What a person should look at: wrong labels, the next images to label, copies.
+"""Review of labels: wrong labels, images to label next, near-duplicates.
 
 Functions from embeddings, and a classifier, to row numbers and scores. They need no
-images, work in blocks of rows, and never hold a matrix of all pairs.
+images, work in blocks of rows, and never allocate a matrix of all pairs.
 
 ==============  ===================================================================
 `_held_out`     scores of each shot from a classifier that was fitted without it

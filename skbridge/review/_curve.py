@@ -42,8 +42,8 @@ def shot_curve(estimator, X, y, *, n_repeats=10, random_state=0):
     -------
     Bunch
         ``n_shots`` : ndarray of shape (n_sizes,)
-            1, 2, 4, ... shots per class, and at last one less than the median class
-            has.
+            1, 2, 4, ... shots per class, and finally one less than the median number
+            of shots per class.
         ``accuracy`` : ndarray of shape (n_sizes,)
             Mean over classes of the accuracy on shots that were left out.
         ``std`` : ndarray of shape (n_sizes,)
@@ -61,8 +61,8 @@ def shot_curve(estimator, X, y, *, n_repeats=10, random_state=0):
 
     Notes
     -----
-    `expected` continues the errors by a power of the number of shots, ``c n^-a`` with a
-    not negative, fitted by least squares to their logarithms. It is a forecast:
+    `expected` continues the errors by a power of the number of shots, ``c n^-a`` with
+    ``a >= 0``, fitted by least squares to their logarithms. It is a forecast:
     compare it with the accuracy at the last size.
 
     A class with no more than n shots gives all but one.

@@ -43,7 +43,7 @@ def unfitted_copy(estimator):
         )
     copy = clone(estimator)
     if getattr(copy, "reject", None) is not None:
-        # An image of no known class is no matter here: shots have classes.
+        # Images of no known class do not occur here: shots have classes.
         copy.set_params(reject=None, reject_label=None)
     # Encoding the names again would take seconds.
     if getattr(estimator, "text_head_", None) is not None:

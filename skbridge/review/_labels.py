@@ -67,8 +67,8 @@ def suspicious_labels(estimator, X, y, *, groups=None):
     other, see :func:`near_duplicates`.
 
     Shots are left out by folds, which take one shot of each class, or a 32nd part of
-    a class that has more than 32. So the cost is that of at most 65 fits, and linear
-    in the number of shots.
+    a class that has more than 32. At most 65 fits are needed, one on all shots and 32
+    in each of two passes, so that the time is linear in the number of shots.
 
     The ranking is that of "self-confidence" in confident learning [1]_, but for the
     shots that are left out of all fits.

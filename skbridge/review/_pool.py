@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skbridge._rows import unit, within_range
 from skbridge.review._nearest import check_like, nearest_rows
 
-# An image is as good as any other if its v is at least one over this.
+# The novelty v counts as min(1, 2 v).
 _NOVEL = 2.0
 
 

@@ -1,4 +1,4 @@
-"""Collections of images that one process, or one machine, is too small for.
+"""Embedding and classification of large image collections, in many processes.
 
 A source is divided into shards, each of which is embedded, or classified, by one of
 many processes and becomes one file. Ray distributes the shards over processes and

@@ -78,12 +78,12 @@ def embed_dataset(
     batch_size : int, default=None
         In place of the `batch_size` of the embedder.
     shard_size : int, default=10_000
-        Images per shard, of files; of Parquet files whole row groups, which hold at
-        least so many rows.
+        Number of images per shard. Shards of Parquet files consist of whole row groups
+        with at least this many rows.
     dtype : {"float32", "float16"}, default="float32"
         Type of the numbers that are written.
     resume : bool, default=True
-        Go on with the run that `output` holds. False refuses a folder that is not
+        Continue the run in `output`. False refuses a folder that is not
         empty.
     verbose : int, default=0
         Above 0, a progress bar is written to stderr.

@@ -67,7 +67,7 @@ def predict_dataset(
         If the embeddings are of another CLIP model than that of `model`, or of another
         width, if the run is not finished, or if `output` holds another run.
     TypeError
-        If `model` is no classifier with `predict_proba`.
+        If `model` is not a classifier with `predict_proba`.
     ImportError
         If Ray or pyarrow is not installed.
     """

@@ -6,7 +6,7 @@ import joblib
 
 from skbridge.scale._packages import import_ray
 
-# How often a shard is begun again whose process died.
+# Number of times that a shard is repeated if its process dies.
 _RETRIES = 3
 
 
