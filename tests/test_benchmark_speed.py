@@ -20,7 +20,8 @@ def test_closed_form_reports_fit_predict_and_memory(load_benchmark, capsys):
     )
     report = capsys.readouterr().out
     assert report.startswith("## Closed form")
-    assert len(rows_of(report, "mean")) == len(rows_of(report, "gda")) == 1
+    assert len(rows_of(report, "SeMoBridgeClassifier")) == 1
+    assert len(rows_of(report, "BridgedGDAClassifier")) == 1
     assert len(rows_of(report, "linear")) == 2 + 3
     assert len(rows_of(report, "exponential")) == 1 + 3
     for *_, queries, memory in rows_of(report, "exponential")[1:]:
