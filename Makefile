@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each makes .venv when it is not there.
+# `make help` lists the commands. Each makes .venv when it is not there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo   few-shot classification of image files with the bundled model"
 	@echo "make test   the whole test suite, doctests and coverage"
-	@echo "make attack the long form of tests/attack, up to 20 minutes, with a table"
+	@echo "make attack robustness tests (damaged files and images, killed writers), up to 20 minutes"
 	@echo "make floors the tests with the oldest dependencies allowed"
 	@echo "make lint   style, format and the order of imports"
 	@echo "make bench  the speed benchmarks, written to docs/benchmarks.md"

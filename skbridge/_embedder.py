@@ -32,7 +32,7 @@ _MAX_LISTED = 20
 
 def _pixels(loaded, image):
     """Bring a decoded image to the size of the model, as an array."""
-    # What else is to be done to it is done to a whole batch, on the device: a torch
+    # All other steps are done on whole batches, on the device: a torch
     # operation here would start a team of threads for each thread that decodes.
     return np.asarray(loaded.resize(image))
 
@@ -60,10 +60,9 @@ def _unreadable(row, result):
 
 
 def _one_behind(items):
-    """Yield each item when the next one is begun, or cannot be.
+    """Yield each item after the next one was started, or if there is no next one.
 
-    A GPU, which computes while the calling thread goes on, has its next batch before
-    that thread waits for the last one.
+    A GPU thus has work while the calling thread waits for the last batch.
     """
     last = ()
     try:
@@ -585,7 +584,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
         return np.asarray(names, dtype=object)
 
     def cache_info(self):
-        """Say what the folder that `cache_dir` means holds, of all models.
+        """Describe the contents of the cache folder, for all models.
 
         Returns
         -------
@@ -615,7 +614,7 @@ class CLIPEmbedder(TransformerMixin, BaseEstimator):
             return cache.info()
 
     def clear_cache(self):
-        """Empty the folder that `cache_dir` means, of all models and class texts.
+        """Delete all entries of the cache folder, for all models and class texts.
 
         Returns
         -------

@@ -25,7 +25,8 @@ def to_onnx(classifier):
     Parameters
     ----------
     classifier : BridgedGDAClassifier, SeMoBridgeClassifier or FewShotSearchCV
-        Fitted, with a linear blend.
+        Fitted, with a linear blend. The classifiers of :mod:`skbridge.baselines` are
+        refused.
 
     Returns
     -------

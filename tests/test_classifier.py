@@ -420,7 +420,7 @@ def test_partial_fit_equals_fit_on_all_shots(rng, bias, weighted, kind):
 
 @pytest.mark.parametrize("texts", [True, False])
 @pytest.mark.parametrize("bridge", ["pseudo_inverse", "identity"])
-def test_gda_head_agrees_with_its_equations(rng, bridge, texts):
+def test_gda_agrees_with_its_equations(rng, bridge, texts):
     head = make_head(rng)
     X, y = make_shots(rng, head)
     weight = rng.uniform(0.5, 2, len(y))
@@ -466,7 +466,7 @@ def test_gda_head_agrees_with_its_equations(rng, bridge, texts):
 
 
 @pytest.mark.parametrize("texts", [True, False])
-def test_temperature_of_the_gda_head_is_that_of_shots_left_out(rng, texts):
+def test_temperature_of_gda_is_that_of_shots_left_out(rng, texts):
     head = make_head(rng, n_classes=3)
     X, y = make_shots(rng, head, counts=(2, 3, 4), noise=1.0)
     given = head if texts else None
@@ -551,7 +551,7 @@ def test_bridged_queries_meet_the_prototypes_in_the_joint_space(
         assert_allclose(z2, bridged @ classifier.prototypes_.T, atol=1e-12)
 
 
-def test_gda_head_of_one_shot_compares_centred_shots_without_texts(rng, head):
+def test_gda_of_one_shot_compares_centred_shots_without_texts(rng, head):
     X, y = make_shots(rng, head, counts=(1, 1, 1, 1))
     gda = BridgedGDAClassifier(None).fit(X, y).component_logits(X)
     x = X / np.linalg.norm(X, axis=1, keepdims=True)
@@ -560,13 +560,13 @@ def test_gda_head_of_one_shot_compares_centred_shots_without_texts(rng, head):
     assert_allclose(gda[2], x @ x.T, atol=1e-12)
 
 
-def test_gda_head_takes_texts_that_oppose_the_shots_for_nothing(rng, head):
+def test_gda_ignores_texts_that_oppose_the_shots(rng, head):
     y = np.arange(4)
     X = head.text_features.mean(axis=0) - 0.2 * head.text_features[y]
     assert BridgedGDAClassifier(head).fit(X, y).text_gain_ == 0
 
 
-def test_gda_head_of_equal_shots_scores_them_alike(head):
+def test_gda_of_equal_shots_scores_them_alike(head):
     X, y = np.ones((4, 9)), np.arange(4)
     scores = BridgedGDAClassifier(None).fit(X, y).decision_function(X)
     assert_allclose(scores, 0, atol=1e-6)

@@ -683,7 +683,7 @@ def test_the_part_of_a_shot_is_its_summand_of_the_cosines(data):
         assert_allclose(parts, 0.4 * z2 + 0.7 * z3)
 
 
-def test_the_text_is_two_more_shots_of_the_gda_head(data):
+def test_the_text_is_two_more_shots_of_gda(data):
     _, (X, y), (X_query, _) = data
     classifier = fit(data, **EXPLAINED["gda"])
     display = explain(data, classifier)

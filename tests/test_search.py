@@ -921,7 +921,7 @@ def test_training_is_not_repeated_for_blend_settings(problem, monkeypatch):
     assert len(calls) == search.n_splits_ + 1
 
 
-def test_default_space_of_the_gda_head_searches_its_shrinkage(problem):
+def test_default_space_of_gda_searches_its_shrinkage(problem):
     X, y, head = problem
     classifier = BridgedGDAClassifier(head)
     tried = FewShotSearchCV(classifier).fit(X, y).cv_results_

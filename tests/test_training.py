@@ -420,7 +420,7 @@ def test_held_out_losses_end_once_they_rise_for_long():
     assert (losses @ total).argmin() == 7
 
 
-def test_single_shots_are_trained_on_for_a_set_number_of_steps_if_texts_hold_them():
+def test_single_shots_are_trained_on_for_a_set_number_of_steps_with_texts():
     X, y = hidden_subspace(n_shots=1)
     assert closed_form(fast(texts=None).fit(X, y), X, y)
     head = texts_of()

@@ -8,8 +8,8 @@ from sklearn.utils import Bunch
 
 from skbridge.datasets import load_emoji, load_few_shot_dataset, sample_few_shot
 
-# Shots are drawn from so many training images a class: to embed all of ImageNet's
-# for 16 of them would take hours.
+# Number of training images per class from which shots are drawn: to embed all of
+# ImageNet's for 16 shots would take hours.
 POOL = 64
 # Styles of the shots, of queries in colour, and of queries in one colour, which are by
 # the same two artists as the second: of those only the domain differs.
@@ -40,7 +40,7 @@ def load_experiment(shifts=False):
         ``model`` to embed them with; ``numbers``, of shots to try; ``queries``,
         masks of the query images, of ``domain``: each style of emoji once, or the
         test images; ``shifted``, masks of those of other domains by name;
-        ``seeds``, one a repetition; ``quick``.
+        ``seeds``, one per repetition; ``quick``.
     """
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--data", default="emoji", help="emoji, or a name of the paper")

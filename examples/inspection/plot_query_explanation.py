@@ -1,7 +1,7 @@
 """
-===============================
-What decided for one image
-===============================
+==========================
+Why an image got its label
+==========================
 
 A class score of :class:`~skbridge.SeMoBridgeClassifier` is a sum over the class text
 and the shots. :class:`~skbridge.inspection.QueryExplanationDisplay` shows the summands

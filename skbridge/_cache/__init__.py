@@ -6,11 +6,10 @@
 ``sqlite``        the store in use: one SQLite file per folder
 ``statements``    its tables and SQL
 ``folder``        the folder that ``cache_dir`` means, and the store in it
-``models``        facts of a model, known without loading it
-``planner``       which images are still to be embedded
+``models``        metadata of a model, known without loading it
+``planner``       the images that are still to be embedded
 ================  ======================================================
 
 Another store is one more module that implements ``store.Store``, and a line in
-``folder.open_cache``. The embedder, the command line and ``_texts`` import from here;
-from below, this package uses ``_images`` and ``_files``.
+``folder.open_cache``.
 """

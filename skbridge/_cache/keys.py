@@ -78,7 +78,7 @@ def file_digest(path, stamp):
     ----------
     path : bytes
     stamp : FileStamp
-        Of the file that is meant.
+        Stamp of the file.
 
     Returns
     -------

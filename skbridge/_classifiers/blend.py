@@ -117,7 +117,7 @@ class Blend:
     logit_scale : float
         CLIP's factor on cosines.
     spreads : tuple of three floats
-        How much each component differs between classes, relative to z1.
+        Spread of each component over classes, relative to z1.
     """
 
     lambdas: tuple[float, float, float]

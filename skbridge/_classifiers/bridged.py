@@ -216,8 +216,9 @@ class BridgedClassifier(FewShotClassifier):
         y : array-like of shape (n_samples,)
             Labels. New ones join `classes_`.
         classes : array-like of shape (n_classes,), default=None
-            Labels to expect; a label of y outside them is an error. A class
-            joins `classes_` with its first shot.
+            Labels to expect; a label of y outside them is an error. Unlike in
+            scikit-learn, they are only a check: a class joins `classes_` with its first
+            shot.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each shot.
 

@@ -131,7 +131,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         ``pd.NA``.
     reject : float, default=None
         Share of the images of known classes, between 0 and 1, that `predict` may label
-        as unknown: those with the lowest `score_samples`. The threshold is estimated
+        as unknown: those with the lowest `score_samples`, as `contamination` in
+        :class:`~sklearn.ensemble.IsolationForest`. The threshold is estimated
         on the shots, each scored by a fit without it. None labels no image as unknown.
     reject_label : str or int, default=None
         Label of unknown images. None means "unknown" if the labels are strings, and -1
@@ -325,7 +326,8 @@ class BridgedGDAClassifier(BridgedClassifier):
         Equal to `fit` on all shots, except for the temperature: it is estimated from
         the new shots, with the previous temperature as a prior whose weight is the
         number of earlier shots. Unlabelled images are divided among the current
-        classes. The kind of bridge that ``bridge="auto"`` chose in the first call stays.
+        classes. The kind of bridge that ``bridge="auto"`` chose in the first call
+        stays.
 
         Parameters
         ----------
@@ -335,8 +337,9 @@ class BridgedGDAClassifier(BridgedClassifier):
             Labels, as in `fit`; after the first call all may be missing. New ones
             join `classes_`.
         classes : array-like of shape (n_classes,), default=None
-            Labels to expect; a label of y outside them is an error. A class
-            joins `classes_` with its first shot.
+            Labels to expect; a label of y outside them is an error. Unlike in
+            scikit-learn, they are only a check: a class joins `classes_` with its first
+            shot.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each image.
 

@@ -29,7 +29,7 @@ def check_naming(X, codes, head, texts, labels):
     head : TextHead
         The texts of `labels`.
     texts : str, path-like, CLIPTexts or TextHead
-        What the texts were made from.
+        Source of the texts.
     labels : ndarray of shape (n_classes,)
 
     Raises

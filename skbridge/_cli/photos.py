@@ -43,7 +43,7 @@ def add_parsers(commands):
     """Declare the commands and their arguments."""
     fit = add_command(commands, "fit", run_fit, "learn from folders of photographs")
     fit.epilog = _FIT_EXAMPLES
-    fit.add_argument("folder", help="has one folder of photographs per class")
+    fit.add_argument("folder", help="folder with one folder of photographs per class")
     fit.add_argument("-o", "--output", required=True, help="model file to write")
     fit.add_argument(
         "--model",
@@ -55,7 +55,7 @@ def add_parsers(commands):
     fit.add_argument(
         "--no-texts",
         action="store_true",
-        help="make no use of the class names, which mean nothing",
+        help="ignore the class names",
     )
     fit.add_argument(
         "--reject",
@@ -71,9 +71,7 @@ def add_parsers(commands):
         "--corrections", metavar="CSV", help="labels that a report exported"
     )
 
-    predict = add_command(
-        commands, "predict", run_predict, "name the class of photographs"
-    )
+    predict = add_command(commands, "predict", run_predict, "classify photographs")
     predict.epilog = _PREDICT_EXAMPLES
     _add_model_and_sources(predict)
     predict.add_argument("--csv", metavar="FILE", help="write a table; - is stdout")
@@ -101,7 +99,9 @@ def add_parsers(commands):
     )
     scale.add_actors(predict)
 
-    report = add_command(commands, "report", run_report, "write a page to look at")
+    report = add_command(
+        commands, "report", run_report, "write a page for checking predictions"
+    )
     report.epilog = _REPORT_EXAMPLES
     _add_model_and_sources(report)
     report.add_argument("-o", "--output", required=True, help="HTML file to write")

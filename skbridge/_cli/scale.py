@@ -6,8 +6,8 @@ from skbridge._messages import brief
 
 _EMBED_EXAMPLES = """\
 A source is a folder, a pattern in quotes, or a URL; of images, of tar archives, or of
-Parquet files with images. The output is a folder of Parquet files. A command that was
-stopped goes on where it was when it is given again.
+Parquet files with images. The output is a folder of Parquet files. If a run is
+killed, the same command continues it.
 
 examples:
   skbridge embed photos/ -o embeddings/ --actors 4

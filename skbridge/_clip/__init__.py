@@ -1,7 +1,7 @@
 """CLIP models, in PyTorch.
 
 ==============  ==================================================================
-`backend`       `Backend`: what a CLIP model is to the rest of the library
+`backend`       `Backend`: the interface of a CLIP model to the library
 `load`          the known backends, and the models that are in memory
 `open_clip`     models of open_clip
 `weights`       where open_clip's weights come from
@@ -12,7 +12,6 @@
 ==============  ==================================================================
 
 A further library of models is one module with a subclass of `Backend`, and its name in
-`load._BACKENDS`. `_cache` and the layers above may import this package; it imports
-`_files` and `_messages`. No module imports torch or a library of models before it is
+`load._BACKENDS`. No module imports torch or a library of models before it is
 used, so that importing this package stays quick.
 """

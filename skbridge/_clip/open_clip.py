@@ -58,7 +58,7 @@ class OpenCLIP(Backend):
         PIL image to tensor, as the model was validated: the last two steps are the
         tensor and its normalisation.
     config : dict
-        Of the architecture.
+        Configuration of the architecture.
     quick_gelu : bool or None
         Whether the weights made open_clip build QuickGELU.
     folder : str or None
@@ -399,8 +399,8 @@ def _cut_prompts(tokenizer, prompts, tokens):
     import open_clip
 
     if not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        # What follows a prompt that fills the context to its end changes nothing. One
-        # that just fits counts too.
+        # Text after a prompt that fills the context changes no token. A prompt that
+        # just fits counts too.
         longer = tokenizer([f"{prompt} a a a" for prompt in prompts])
         full = (longer == tokens).all(axis=1)
         return [

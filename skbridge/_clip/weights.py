@@ -48,7 +48,7 @@ _SAME_WEIGHTS = {
 def same_weights(repository):
     """Architecture and tag that have a repository's weights, or None.
 
-    What transformers can read from the hub's cache is left to it.
+    Repositories that transformers can read from the hub's cache are left to it.
     """
     if importlib.util.find_spec("transformers") is not None and is_cached(
         repository, "config.json"
@@ -115,7 +115,7 @@ def read_config(folder):
 
 
 def weight_options(spec):
-    """How open_clip must build a named architecture to fit its weights."""
+    """Options with which open_clip builds an architecture that fits its weights."""
     import open_clip
 
     tag_config = open_clip.get_pretrained_cfg(spec.name, spec.pretrained)

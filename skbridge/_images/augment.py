@@ -31,7 +31,7 @@ def augment_shots(images, y, n_views=8, random_state=None, *, min_scale=0.5):
     Parameters
     ----------
     images : sequence of images
-        Whatever :class:`~skbridge.CLIPEmbedder` takes.
+        Images of any form that :class:`~skbridge.CLIPEmbedder` accepts.
     y : array-like of shape (n_images,)
         Labels.
     n_views : int, default=8

@@ -76,7 +76,7 @@ def to_rgb(image, least_side=None, tell=None, budget=BUDGET):
     Raises
     ------
     Exception
-        Whatever keeps the image from being read: NotAnImageError for an object of
+        If the image cannot be read: NotAnImageError for an object of
         another type, ValueError for a missing image or pixels that are none, OSError
         and others from PIL for files.
 
@@ -111,7 +111,7 @@ def _first_picture(opened, tell, budget):
     """Return the first frame of a file that is not of one colour, else the first."""
     first = _pil_to_rgb(opened, tell, budget)
     is_animated = opened.format in _ANIMATED and opened.is_animated
-    # Of large frames there is no memory for two.
+    # Two large frames would need too much memory.
     is_small = opened.width * opened.height <= _LARGEST_FRAME
     if not (is_animated and is_small and _is_blank(first)):
         return first
@@ -263,7 +263,7 @@ def _to_uint8(array, most=None):
         white = 65535 if most is None else most
         return np.rint(array / np.float32(white / 255)).astype(np.uint8)
     if array.dtype.kind == "f":
-        # What rounding errors have carried out of [0, 1] rounds to 0 or 255.
+        # Values that rounding errors moved out of [0, 1] round to 0 or 255.
         pixels = np.rint(array * np.float32(255))
         # Written so that NaN fails it too.
         if not (pixels.min() >= 0 and pixels.max() <= 255):

@@ -146,7 +146,7 @@ def convert_in_bands(image, to_rgb, n_outputs=1, budget=BUDGET):
     to_rgb : callable
         Converts an image to mode RGB, each pixel by itself.
     n_outputs : int, default=1
-        How many images of the size of the result there are at once.
+        Number of images of the size of the result in memory at once.
     budget : int, default=400_000_000
         Bytes that source and results may take.
 

@@ -10,8 +10,7 @@
 `results`        `cv_results_`, and messages about failures and single shots
 ===============  ================================================================
 
-Of a classifier the search needs only what `FewShotClassifier` documents:
+The search needs only these members of a `FewShotClassifier`:
 `blend_parameters`, `component_logits`, `reblend`, `stack_blends` and, where shots can
-be left out, `leave_out`. The package may be imported by `inspection`, `baselines`,
-`_pipeline` and `_cli`; it imports `_classifiers`, `_held_out` and the layers below.
+be left out, `leave_out`.
 """

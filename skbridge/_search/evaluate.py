@@ -338,5 +338,5 @@ def _temperature(held_out, blend):
         scores = fold_blend.scores(shots.components)
         folds.append((scores, shots.columns, shots.weight))
         defaults.append(fold_blend.default_temperature)
-    # Of the last fold, as in `Evaluation._measure`.
+    # The default of the last fold, as in `Evaluation._measure`.
     return fit_temperature(folds, defaults[-1])

@@ -23,7 +23,7 @@ from skbridge.photos._held_out import HeldOut, all_scores, judge
 _CLASSIFIERS = {
     kind.__name__: kind for kind in (BridgedGDAClassifier, SeMoBridgeClassifier)
 }
-# What decides an embedding; the other parameters are those of a machine.
+# Parameters that determine embeddings; the others depend on the machine.
 _EMBEDDER_PARAMETERS = ("model", "pretrained", "precision", "fast_jpeg")
 # Shots whose probabilities are stored, to notice a version that computes others.
 _PROBED_SHOTS = 64

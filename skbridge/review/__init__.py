@@ -11,9 +11,6 @@ images, work in blocks of rows, and never allocate a matrix of all pairs.
 `_duplicates`   `near_duplicates`: rows that are nearly equal
 `_nearest`      most similar rows, in blocks
 ==============  ===================================================================
-
-Only users, `photos`, the command line, examples and benchmarks import this package; it
-imports `_search` and the layers below.
 """
 
 from skbridge.review._curve import shot_curve

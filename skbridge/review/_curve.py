@@ -75,7 +75,7 @@ def shot_curve(estimator, X, y, *, n_repeats=10, random_state=0):
     >>> rng = np.random.default_rng(0)
     >>> y = np.repeat(["ant", "bee", "cat"], 8)
     >>> X = np.repeat(np.eye(3, 16), 8, axis=0) + 0.4 * rng.normal(size=(24, 16))
-    >>> curve = shot_curve(BridgedGDAClassifier(None, lambda_1=0), X, y)
+    >>> curve = shot_curve(BridgedGDAClassifier(None), X, y)
     >>> curve.n_shots, bool(curve.accuracy[-1] > curve.accuracy[0])
     (array([1, 2, 4, 7]), True)
     """

@@ -86,7 +86,7 @@ def suspicious_labels(estimator, X, y, *, groups=None):
     >>> X = np.repeat(np.eye(2, 8), 4, axis=0)
     >>> X += 0.1 * np.random.default_rng(0).normal(size=X.shape)
     >>> y = np.array(["cat", "cat", "dog", "cat", "dog", "dog", "dog", "dog"])
-    >>> found = suspicious_labels(BridgedGDAClassifier(None, lambda_1=0), X, y)
+    >>> found = suspicious_labels(BridgedGDAClassifier(None), X, y)
     >>> found.indices, found.suggested[found.indices]
     (array([2]), array(['cat'], dtype='<U3'))
     """

@@ -51,7 +51,7 @@ def label_next(estimator, pool, n=20, *, labelled=None, strategy="mixed"):
         ``indices`` : ndarray of shape (n,)
             Rows of the pool, in the order in which to label them.
         ``scores`` : ndarray of shape (n,)
-            What the strategy maximised when it chose each.
+            Value that the strategy maximised when it chose each.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def label_next(estimator, pool, n=20, *, labelled=None, strategy="mixed"):
 
 @dataclass(frozen=True, eq=False)
 class Need:
-    """How much a classifier would gain from a label of each image of a pool.
+    """Gain of a classifier from a label of each image of a pool.
 
     Attributes
     ----------

@@ -50,8 +50,9 @@ def embed_dataset(
     """Embed a collection of images with many processes, on one machine or a cluster.
 
     The images are divided into shards. Each shard becomes one Parquet file, which
-    appears when it is complete: a run that was killed goes on where it was, and embeds
-    no finished shard again. An image that cannot be read is a row with the reason.
+    appears when it is complete. If a run is killed, the same call continues it,
+    and embeds no finished shard again. An image that cannot be read is a row with the
+    reason.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class Paths(NamedTuple):
             One per image.
         images : sequence of images
         lost : dict of str to str
-            What else is in the shard and cannot be read, and why.
+            Other contents of the shard that cannot be read, and why.
         """
         yield list(self.paths), list(self.paths), {}
 
