@@ -204,8 +204,11 @@ class _Page:
                 item["duplicate"] = True
             self.items.append(item)
 
-    def _shot(self, row, proba=None):
-        """Position of the item of a shot, which is added where it is missing."""
+    def _shot(self, row, suggested=None):
+        """Position of the item of a shot, which is added where it is missing.
+
+        `suggested` is the class to offer as its label.
+        """
         row = int(row)
         if row not in self._item_of_shot:
             self._item_of_shot[row] = len(self.items)
@@ -218,8 +221,8 @@ class _Page:
                 }
             )
         position = self._item_of_shot[row]
-        if proba is not None:
-            self.items[position]["top"] = [[int(proba), 0.0]]
+        if suggested is not None:
+            self.items[position]["top"] = [[int(suggested), 0.0]]
         return position
 
     def _suspicious(self):
@@ -265,17 +268,11 @@ class _Page:
 
     def _confusions(self, shown_rows):
         """Confusions of new photographs or, if none has a label, of held-out shots."""
+        if self.measured:
+            codes, best = self.true, self.best
+        else:
+            codes, best = self.shot_codes, self._predicted_shots()
         n_classes = len(self.classes)
-        position = {int(row): place for place, row in enumerate(shown_rows)}
-        codes, best = (
-            (self.true, self.best)
-            if self.measured
-            else (self.shot_codes, self._predicted_shots())
-        )
-
-        def item_of(row, other):
-            return position.get(row) if self.measured else self._shot(row, other)
-
         scored = np.flatnonzero((codes >= 0) & (best >= 0))
         counts = np.zeros((n_classes, n_classes), dtype=int)
         np.add.at(counts, (codes[scored], best[scored]), 1)
@@ -288,24 +285,34 @@ class _Page:
                 "predicted": int(other),
                 "count": int(wrong[own, other]),
                 "of": int(counts[own].sum()),
-                "items": [
-                    place
-                    for row in np.flatnonzero((codes == own) & (best == other)).tolist()
-                    if (place := item_of(row, other)) is not None
-                ][:_MOST_ITEMS_OF_CONFUSION],
+                "items": self._confused_items(
+                    np.flatnonzero((codes == own) & (best == other)), other, shown_rows
+                ),
             }
             for own, other in pairs
         ]
-        involved = dict.fromkeys(int(k) for pair in pairs for k in pair)
-        part = sorted(list(involved)[:_MOST_CLASSES_OF_MATRIX])
-        if n_classes <= _MOST_CLASSES_OF_MATRIX:
-            part = list(range(n_classes))
-        matrix = {
+        return {"confusions": confusions, "matrix": self._matrix(counts, pairs)}
+
+    def _confused_items(self, rows, other, shown_rows):
+        """Positions of the first items that were taken for the class `other`."""
+        if not self.measured:
+            rows = rows[:_MOST_ITEMS_OF_CONFUSION]
+            return [self._shot(row, other) for row in rows]
+        # The new photographs that are shown are the first items, in their order.
+        rows = rows[np.isin(rows, shown_rows)][:_MOST_ITEMS_OF_CONFUSION]
+        return np.searchsorted(shown_rows, rows).tolist()
+
+    def _matrix(self, counts, pairs):
+        """Return counts of all classes or, of many, those of the most confused."""
+        shown = list(range(len(counts)))
+        if len(counts) > _MOST_CLASSES_OF_MATRIX:
+            involved = dict.fromkeys(int(k) for pair in pairs for k in pair)
+            shown = sorted(list(involved)[:_MOST_CLASSES_OF_MATRIX])
+        return {
             "new": self.measured is not None,
-            "shown": part,
-            "counts": counts[np.ix_(part, part)].tolist(),
+            "shown": shown,
+            "counts": counts[np.ix_(shown, shown)].tolist(),
         }
-        return {"confusions": confusions, "matrix": matrix}
 
     def _add_thumbnails(self, n_new):
         side = next((side for most, side in _SIDES if n_new <= most), _SIDES[-1][1])
