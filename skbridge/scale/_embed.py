@@ -93,7 +93,7 @@ def embed_dataset(
     -------
     pathlib.Path
         The folder. Its files ``shard-*.parquet`` have the columns ``path`` (string),
-        ``embedding`` (list of fixed size, null where the image cannot be read) and
+        ``embedding`` (list of fixed size, NaN where the image cannot be read) and
         ``error`` (string, null where it can be), in the order of the source.
         ``manifest.json``, and the metadata of each file under the key ``skbridge``,
         name the model, the fingerprint of its weights and the precision.
@@ -195,16 +195,13 @@ def _embed_shard(embedder, folder, shard, n_threads):
         blocks.append(np.full((len(lost), width), np.nan, dtype))
         paths += [*names, *lost]
         errors += [*(why.get(row) for row in range(len(names))), *lost.values()]
-    embeddings = np.concatenate(blocks)
-    is_lost = np.array([error is not None for error in errors], bool)
-    kind = arrow.list_(arrow.from_numpy_dtype(dtype), width)
+    flat = arrow.array(np.concatenate(blocks).ravel())
     folder.write(
         number,
         {
             "path": arrow.array(paths, arrow.string()),
-            "embedding": arrow.FixedSizeListArray.from_arrays(
-                arrow.array(embeddings.ravel()), type=kind, mask=arrow.array(is_lost)
-            ),
+            # Without nulls, which pyarrow 21 cannot read in such lists.
+            "embedding": arrow.FixedSizeListArray.from_arrays(flat, width),
             "error": arrow.array(errors, arrow.string()),
         },
     )
