@@ -79,7 +79,7 @@ class Mixture:
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class UnlabelledImages:
     """Unlabelled images and their neighbours.
 
     Attributes
@@ -179,7 +179,7 @@ def fit_transductively(shots, pool, lmbda, gamma, n_classes):
     ----------
     shots : Shots
         Unit rows; every class has one.
-    pool : Pool
+    pool : UnlabelledImages
         Its `shot_affinity` has a row for each shot.
     lmbda, gamma : float
         Weights of the texts and of the shots.
@@ -416,7 +416,9 @@ class TransCLIPClassifier(RivalClassifier):
         is_refused = self._text_features is not None
         check_zero_rows(X, "the unlabelled rows of fit", error=is_refused)
         X = unit(within_range(X))
-        return Pool.of(X, weight, self._text_logits(X), shots, self.n_neighbors)
+        return UnlabelledImages.of(
+            X, weight, self._text_logits(X), shots, self.n_neighbors
+        )
 
     def _choose_gamma(self, shots, pool):
         """Choose the gamma of the best held-out accuracy, then least log loss."""
