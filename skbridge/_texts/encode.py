@@ -149,6 +149,7 @@ def _encode(loaded, wanted, batch_size):
 
 
 def project(eos, projection, bias):
+    """Project EOS tokens to text features, ``t = e W + c``."""
     features = eos @ projection
     return features if bias is None else features + bias
 

@@ -11,8 +11,8 @@ from skbridge._texts.encode import project, text_side
 from skbridge._texts.head_checks import (
     ARRAYS,
     as_float,
+    check_class_labels,
     check_content,
-    check_labels,
     check_logit_scale,
     check_pair,
     check_shapes,
@@ -162,7 +162,7 @@ class TextHead:
         ('a photo of a cat.',)
         """
         names = check_names(class_names, "class_names")
-        classes = names if classes is None else check_labels(classes, "classes")
+        classes = names if classes is None else check_class_labels(classes, "classes")
         prompts = as_prompts(names, templates)
         side = text_side(
             prompts,
@@ -322,7 +322,7 @@ class TextHead:
 
     @classmethod
     def _checked(cls, classes, logit_scale, arrays):
-        labels = None if classes is None else check_labels(classes, "classes")
+        labels = None if classes is None else check_class_labels(classes, "classes")
         return cls._make(classes=labels, logit_scale=logit_scale, **arrays)
 
     def _with_unit_rows(self, arrays, *names):
@@ -463,7 +463,7 @@ class TextHead:
         ValueError
             For a head that knows no classes, or no name at all.
         """
-        names = check_labels(names, "the index of a TextHead", distinct=False)
+        names = check_class_labels(names, "the index of a TextHead", distinct=False)
         if self.classes is None:
             raise ValueError(
                 f"{self!r} knows no classes, so none can be picked from it."
@@ -510,7 +510,7 @@ class TextHead:
         >>> head.relabelled([0, 1]).classes
         (0, 1)
         """
-        labels = check_labels(labels, "labels")
+        labels = check_class_labels(labels, "labels")
         if labels == self.classes:
             return self
         return TextHead._make(**self._content() | {"classes": labels})
@@ -549,7 +549,7 @@ class TextHead:
         'pets.npz'
         """
         if self.classes is not None:
-            check_labels(self.classes, "classes")
+            check_class_labels(self.classes, "classes")
         return write_head(path, self._header(), self._arrays())
 
     @classmethod

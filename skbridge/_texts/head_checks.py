@@ -20,7 +20,7 @@ ARRAYS = (
 )
 
 
-def check_labels(labels, argument, *, distinct=True):
+def check_class_labels(labels, argument, *, distinct=True):
     """Check labels, strings or integers, and return them as a tuple.
 
     Parameters
@@ -97,7 +97,7 @@ def check_content(classes, prompts, model, arrays):
         rows = arrays.get(name)
         if rows is not None and not np.allclose(row_lengths(rows), 1, atol=1e-3):
             raise ValueError(f"the rows of {name} must have length 1.")
-    return None if classes is None else check_labels(classes, "classes")
+    return None if classes is None else check_class_labels(classes, "classes")
 
 
 def check_logit_scale(value):
