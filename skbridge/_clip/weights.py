@@ -71,6 +71,7 @@ def _listed_repositories():
 
 
 def bundled_folder():
+    """Return the folder of the bundled model."""
     if not (_BUNDLED_FOLDER / CONFIG_FILE).is_file():
         raise FileNotFoundError(
             f"The bundled model {BUNDLED!r} is missing from this installation of "
@@ -102,10 +103,13 @@ def weights_file(folder):
 
 
 def read_config(folder):
+    """Read the configuration of the architecture in a folder."""
     path = Path(folder) / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
-        config["embed_dim"], config["text_cfg"], config["vision_cfg"]
+        # What is missing raises here, and not while the model is built.
+        for name in ("embed_dim", "text_cfg", "vision_cfg"):
+            config[name]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not an open_clip configuration: expected JSON with a "
