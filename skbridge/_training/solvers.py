@@ -55,8 +55,8 @@ class Schedule:
         return before - after <= self.tol * abs(before)
 
 
-# The official recipe, and one with ten times its rate and a tenth of its warm-up.
-# `max_iter` and `tol` of "fast" apply to L-BFGS too.
+# The official recipe, and one with ten times its rate and a tenth of its warm-up. Its
+# limits apply to L-BFGS too.
 SCHEDULES = {
     "adamw": Schedule(1.5e-4, 500, 1e-5, 5000, 0.0, 50),
     "fast": Schedule(1.5e-3, 50, 1e-4, 250, 1e-5, 10),
