@@ -50,8 +50,9 @@ BEFORE = "before"
 UNKNOWN = ["score_samples", "largest probability", "MCM"]
 INTRODUCTION = """\
 How much accuracy unlabelled images add to a few shots, and how well images of unknown
-classes are recognised, on real CLIP features. Nothing is chosen on the queries.
-`python benchmarks/open_world.py --features FOLDER` prints the tables."""
+classes are recognised, on real CLIP features. `stanford_cars`, `dtd`, `whurs19` and
+`imagenet` have class texts, the other data sets have none. Nothing is chosen on the
+queries. `python benchmarks/open_world.py --features FOLDER` prints the tables."""
 HALVES = """\
 Half of the queries, drawn anew for each seed, are added to the shots without labels.
 Figures are the gains in accuracy over `BridgedGDAClassifier` without unlabelled images.
