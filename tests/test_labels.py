@@ -140,3 +140,12 @@ def test_first_labels_of_more_integer_texts_do_not_warn(kind, six):
     X = one_shot(six, range(3))
     classifier = BridgedGDAClassifier(texts_of_six(kind)).fit(X, [0, 1, 2])
     assert classifier.text_head_.prompts == six[[0, 1, 2]].prompts
+
+
+def test_the_first_shots_of_partial_fit_are_compared_with_their_texts():
+    head = TextHead.from_features(["a", "b", "c"], np.eye(3))
+    X = np.roll(np.eye(3), 1, axis=0).repeat(20, axis=0)
+    y = np.repeat(["a", "b", "c"], 20)
+    for method in ("fit", "partial_fit"):
+        with pytest.warns(UserWarning, match="no better than chance"):
+            getattr(SeMoBridgeClassifier(head), method)(X, y)

@@ -11,6 +11,7 @@ from skbridge._bridge import choose_bridge, idle_cuts, make_bridge
 from skbridge._class_sums import ClassSums
 from skbridge._classifiers.base import FewShotClassifier
 from skbridge._classifiers.blend import BlendStack, LinearView, Term
+from skbridge._classifiers.labels import check_naming
 from skbridge._messages import shown
 from skbridge._rows import unit, within_range
 from skbridge._validation import (
@@ -206,8 +207,8 @@ class BridgedClassifier(FewShotClassifier):
         """Add shots, of known classes or new ones; equal to `fit` on all of them.
 
         Available in closed form only, where the classifier depends on the shots
-        through their sums per class. The kind of bridge that ``bridge="auto"`` chose in
-        the first call stays.
+        through their sums per class. The first call may have one class only. The kind
+        of bridge that ``bridge="auto"`` chose in it stays.
 
         Parameters
         ----------
@@ -254,6 +255,9 @@ class BridgedClassifier(FewShotClassifier):
         if not hasattr(self, "classes_"):
             self._set_classes(X, np.unique(y))
             self._check_idle_parameters()
+            if self._text_features is not None and len(self.classes_) > 1:
+                codes = np.searchsorted(self.classes_, y)
+                check_naming(X, codes, self.text_head_, self.texts, self.classes_)
             self._start_bridge(X)
         else:
             check_zero_rows(X, "partial_fit", error=self._text_features is not None)

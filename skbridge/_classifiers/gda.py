@@ -449,6 +449,7 @@ class BridgedGDAClassifier(BridgedClassifier):
             If a name is not a blend parameter, or the values contradict each other.
         """
         other = super().reblend(**params)
+        other.reject = other.reject_label = None
         other._least_score = other.threshold_ = None
         return other
 
