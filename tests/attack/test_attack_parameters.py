@@ -260,7 +260,7 @@ def inside(rng, classifier):
 # What the data, and not a mistake of the library, makes impossible.
 _REFUSALS = re.compile(
     r"rows of X in fit are all zero|at least two classes|sum to zero, so that"
-    r"|has no effect|must be positive|One-vs-rest and one-vs-one"
+    r"|has no effect|must be positive|has the labels 0 and 1 only"
     r"|sample_weight is zero everywhere"
     # scikit-learn's own.
     r"|less than 2 examples for at least one class|cannot be greater than the number"
