@@ -51,7 +51,7 @@ class SQLiteStore:
     Parameters
     ----------
     folder : path-like
-        Created at the first use. A new folder and a new file can be read by their
+        Created on first use. A new folder and a new file can be read by their
         owner only, since embeddings and paths tell of private images. A folder or file
         that another user owns or can write to is not used.
     """

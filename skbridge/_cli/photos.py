@@ -61,8 +61,8 @@ def add_parsers(commands):
         "--reject",
         type=float,
         metavar="SHARE",
-        help="share of photographs of known classes that may be marked as unknown, "
-        "so that others are (default: 0.05)",
+        help="share of photographs of known classes that may be marked as unknown "
+        "(default: 0.05)",
     )
     fit.add_argument(
         "--unlabelled", metavar="FOLDER", help="more photographs, without labels"

@@ -193,7 +193,7 @@ class OpenCLIP(Backend):
 
     @cached_property
     def fingerprint(self):
-        # Made at the first use: it reads all weights.
+        # Made on first use: it reads all weights.
         digest = hashlib.blake2b(digest_size=20)
         content = [self.config, self.quick_gelu]
         digest.update(json.dumps(content, sort_keys=True).encode())
@@ -248,7 +248,7 @@ class OpenCLIP(Backend):
 
     @cached_property
     def tokenizer(self):
-        # Made at the first use: images need none, and some need transformers.
+        # Made on first use: images need none, and some need transformers.
         return _tokenizer(self.spec, self.folder, self.config["text_cfg"])
 
     @property
