@@ -743,14 +743,15 @@ def sections(results, records):
 
 
 NOTES = """\
-`python benchmarks/accuracy.py` writes this page; `--help` lists its data sets. Data
-sets whose shots are drawn have ten draws, the emoji three.
+`python benchmarks/accuracy.py` writes this page; `--help` lists its data sets. Where
+shots are drawn at random, results are means of ten draws.
 
-Figures are means over data sets of means over draws. "s.e. of draws" is the standard
-error of the overall mean with respect to the draws of the shots, from the data sets
-with several draws; "s.e. of sets" with respect to the data sets. "rank" is the mean
-rank among the methods that ran everywhere. "n/a": cannot run on all data sets of that
-mean (zero-shot CLIP without class texts, calibration with one shot).
+Figures are means over the data sets that have so many shots (ImageNet has up to 4).
+"mean" is over all pairs of data set and number of shots. "s.e. of draws" is the
+standard error of the overall mean with respect to the draws of the shots, from the data
+sets with several draws; "s.e. of sets" with respect to the data sets. "rank" is the
+mean rank among the methods that ran everywhere. "n/a": cannot run on all data sets of
+that mean (zero-shot CLIP without class texts, calibration with one shot).
 
 Every method had the same shots and class texts, and was tuned on the shots alone:
 FewShotSearchCV searched the space that the method declares, LogisticRegressionCV used

@@ -118,10 +118,10 @@ def _minimise(problem: _Problem) -> TrainedBridge:
     """Follow L-BFGS until the loss settles.
 
     Its variables are Z and z in ``W+ = W+_0 + V D^-1 Z`` and ``b = sqrt(n_classes) z``,
-    with the singular values D and the right singular vectors V of the shots. In Z all
-    directions of the shots have the same scale, which takes several times fewer steps
-    than in W+. The factor of z balances that each b affects the share 1 / n_classes of
-    the shots.
+    with the singular values D (bounded from below) and the right singular vectors V of
+    the rows ``sqrt(w) (f - c)`` of the shots. In Z all directions of the shots have the
+    same scale, which takes several times fewer steps than in W+. The factor of z
+    balances that each b affects the share 1 / n_classes of the shots.
     """
     shots, bridge, objective = problem.shots, problem.task.bridge, problem.objective
     weight = np.sqrt(shots.weight / shots.weight.sum())[:, None]

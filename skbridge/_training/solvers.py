@@ -55,11 +55,25 @@ class Schedule:
         return before - after <= self.tol * abs(before)
 
 
-# The official recipe, and one with ten times its rate and a tenth of its warm-up. Its
-# limits apply to L-BFGS too.
+# The official recipe, and one with ten times its rate and a tenth of its warm-up.
+# max_iter, tol and tol_window of "fast" apply to L-BFGS too.
 SCHEDULES = {
-    "adamw": Schedule(1.5e-4, 500, 1e-5, 5000, 0.0, 50),
-    "fast": Schedule(1.5e-3, 50, 1e-4, 250, 1e-5, 10),
+    "adamw": Schedule(
+        learning_rate=1.5e-4,
+        warmup=500,
+        first_rate=1e-5,
+        max_iter=5000,
+        tol=0.0,
+        tol_window=50,
+    ),
+    "fast": Schedule(
+        learning_rate=1.5e-3,
+        warmup=50,
+        first_rate=1e-4,
+        max_iter=250,
+        tol=1e-5,
+        tol_window=10,
+    ),
 }
 # Steps that early stopping compares, unless max_iter says otherwise.
 STEPS_WITH_EARLY_STOPPING = 60
