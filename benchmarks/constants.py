@@ -123,15 +123,18 @@ def lambda_accuracies(problem):
 
 
 def bridge_accuracies(problem, settings):
-    """Accuracy of the mean head, and trained with each setting, in %."""
+    """Accuracy of the mean head, and trained with each setting, in %.
+
+    A setting is the largest number of steps and constants of `_training.bridge`.
+    """
     found = [accuracy(bridged()(problem), problem)[0]]
     n_shots = np.bincount(problem.y).min()
-    for setting in settings:
-        n_folds = min(setting.get("_N_FOLDS", 2), max(n_shots, 2))
+    for max_iter, constants in settings:
+        n_folds = min(constants.get("_N_FOLDS", 2), max(n_shots, 2))
         with patch.multiple(
-            "skbridge._training.bridge", **setting | {"_N_FOLDS": n_folds}
+            "skbridge._training.bridge", **constants | {"_N_FOLDS": n_folds}
         ):
-            trained = bridged(mode="trained")(problem)
+            trained = bridged(mode="trained", max_iter=max_iter)(problem)
             found.append(accuracy(trained, problem)[0])
     return found
 
@@ -178,17 +181,13 @@ def main(argv=None):
     names = [f"lambda_1..3 = {weights}" for weights in LAMBDAS]
     print_table("Mean head, data sets with texts", rows, names)
     several = [
-        {"_N_FOLDS": n, "_MAX_STEPS": steps}
-        for n, steps in product(BRIDGE_FOLDS, BRIDGE_STEPS)
+        (steps, {"_N_FOLDS": n}) for n, steps in product(BRIDGE_FOLDS, BRIDGE_STEPS)
     ]
     rows = collect(lambda p: bridge_accuracies(p, several), SHOTS[1:])
     names = ["closed form"]
-    names += [f"{s['_N_FOLDS']} folds, {s['_MAX_STEPS']} steps" for s in several]
+    names += [f"{s['_N_FOLDS']} folds, {steps} steps" for steps, s in several]
     print_table("Trained, mean head", rows, names)
-    single = [
-        {"_STEPS_OF_SINGLE_SHOTS": n, "_MAX_STEPS": max(n, 60)}
-        for n in SINGLE_SHOT_STEPS
-    ]
+    single = [(max(n, 60), {"_STEPS_OF_SINGLE_SHOTS": n}) for n in SINGLE_SHOT_STEPS]
     rows = collect(lambda p: bridge_accuracies(p, single), [1], [True])
     names = ["closed form", *(f"{n} steps" for n in SINGLE_SHOT_STEPS)]
     print_table("Trained, mean head, single shots with texts", rows, names)
