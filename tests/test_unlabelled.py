@@ -314,3 +314,15 @@ def test_a_given_temperature_changes_no_label(rng, params):
     given.fit(both, known)
     assert given.temperature_ == 5.0
     assert_array_equal(given.decision_function(both), automatic.decision_function(both))
+
+
+def test_a_large_pool_is_judged_by_images_of_all_its_classes():
+    n = 200 * N_CLASSES
+    # Every N_CLASSES-th image is of the same class.
+    y = np.arange(n) % N_CLASSES
+    pool = unlabelled.Pool(np.zeros((n, 2)), np.arange(n), np.full(n, 0.5))
+    sample = pool.sample(100)
+    assert len(sample) == 100
+    assert set(y[sample.rows]) == set(range(N_CLASSES))
+    assert_allclose(sample.weight.sum(), pool.weight.sum())
+    assert pool.sample(n) is pool

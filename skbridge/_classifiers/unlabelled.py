@@ -5,7 +5,7 @@ from rows to scores, so that nothing here depends on its mathematics.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,9 +51,16 @@ class Pool:
         return len(self.rows)
 
     def sample(self, n_rows):
-        """About `n_rows` of the images, evenly spaced, with the weight of all."""
-        step = max(1, len(self) // n_rows)
-        return Pool(self.X, self.rows[::step], step * self.weight[::step])
+        """Draw `n_rows` of the images, with the weight of all; all if there are fewer.
+
+        At random, since images at even distances may be of few classes.
+        """
+        if len(self) <= n_rows:
+            return self
+        drawn = np.random.default_rng(0).choice(len(self), n_rows, replace=False)
+        drawn.sort()
+        share = n_rows / len(self)
+        return replace(self, rows=self.rows[drawn], weight=self.weight[drawn] / share)
 
     def blocks(self):
         """Yield embeddings and weights, some rows at a time."""
