@@ -179,7 +179,7 @@ def _content(source):
 
 
 def _source(image):
-    """Form of an image that is decoded; None if it is not an image."""
+    """Form in which an image is decoded; None for anything else."""
     try:
         return source_of(image)
     except (TypeError, ValueError):

@@ -332,11 +332,11 @@ class Evaluation:
 
 def _temperature(held_out, blend):
     """Temperature of least log loss of one setting's held-out scores."""
-    folds, defaults = [], []
+    folds, default = [], None
     for shots in held_out:
         fold_blend = shots.fitted.reblend(**blend).blend_
         scores = fold_blend.scores(shots.components)
         folds.append((scores, shots.columns, shots.weight))
-        defaults.append(fold_blend.default_temperature)
-    # The default of the last fold, as in `Evaluation._measure`.
-    return fit_temperature(folds, defaults[-1])
+        # That of the last fold is used, as in `Evaluation._measure`.
+        default = fold_blend.default_temperature
+    return fit_temperature(folds, default)

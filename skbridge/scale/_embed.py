@@ -21,7 +21,7 @@ from skbridge.scale._workers import run_shards
 
 @validate_params(
     {
-        "source": [str, os.PathLike, list, tuple, object],
+        "source": "no_validation",
         "embedder": [CLIPEmbedder],
         "output": [str, os.PathLike],
         "column": [str, None],

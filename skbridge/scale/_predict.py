@@ -23,7 +23,7 @@ from skbridge.scale._workers import run_shards
 
 @validate_params(
     {
-        "model": [str, os.PathLike, object],
+        "model": "no_validation",
         "embeddings": [str, os.PathLike],
         "output": [str, os.PathLike],
         "n_actors": [Interval(Integral, 0, None, closed="left"), None],

@@ -201,8 +201,13 @@ def opened(path):
 
 def _files(source):
     """Sorted paths or URLs of the files that a source names, or that are in it."""
-    if not isinstance(source, str | os.PathLike):
+    if isinstance(source, list | tuple):
         return [file for one in source for file in _files(one)]
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            "source must be a path, a pattern, a URL, a list of these or a "
+            f"ray.data.Dataset, got {type(source).__name__}."
+        )
     source = os.fspath(source)
     if is_url(source):
         fs, path = import_fsspec().core.url_to_fs(source)
@@ -246,8 +251,8 @@ def _of_known_kinds(files, source):
         others = Counter(_suffix(file) or "no suffix" for file in {*files} - {*known})
         listed = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5))
         warnings.warn(
-            f"{len(files) - len(known)} files in {brief(source)} do not have the "
-            f"suffix of an image and are left out: {listed}.",
+            f"Files in {brief(source)} without the suffix of an image are left out: "
+            f"{listed}.",
             UserWarning,
             stacklevel=6,  # The caller of embed_dataset, which validate_params wraps.
         )
